@@ -1,0 +1,1 @@
+"""gpu-extender: GPU sharing for the stock kube-scheduler."""

@@ -1,0 +1,120 @@
+"""The HTTP service: scheduler verbs, what people and Prometheus look at, and the embedded cluster's pods.
+
+Whatever a caller of a verb must read is HTTP 200 with ``Error``: kube-scheduler reads no other answer's body.
+"""
+
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import orjson
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, Response
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+
+from extender.body_limit import BodyLimit
+from extender.core.errors import InputError
+from extender.core.explain import explain
+from extender.core.inspect import picture
+from extender.embedded_routes import add_embedded_routes
+from extender.service import Service
+from extender.verbs import Answer, Verbs
+
+log = structlog.get_logger()
+
+
+def create_app(service: Service) -> FastAPI:
+    """The main listener: everything."""
+    limit = Middleware(BodyLimit, most=service.settings.max_body_mib << 20)
+    app = FastAPI(title="gpu-extender", middleware=[limit], redirect_slashes=False)
+    verbs = Verbs(service)
+    for name in ("filter", "prioritize", "bind", "preempt"):
+        endpoint = _verb(service, name, getattr(verbs, name))
+        app.add_api_route(f"/scheduler/{name}", endpoint, methods=["POST"], name=name, response_class=Response)
+    add_read_routes(app, service)
+    add_embedded_routes(app, service)
+    app.add_exception_handler(HTTPException, _plain_error)
+    return app
+
+
+def create_observe_app(service: Service) -> FastAPI:
+    """The second listener: only the GET paths, never the scheduler verbs."""
+    app = FastAPI(title="gpu-extender (observe)", redirect_slashes=False, openapi_url=None)
+    add_read_routes(app, service)
+    return app
+
+
+def add_read_routes(app: FastAPI, service: Service) -> None:
+    """The paths that change nothing."""
+
+    async def healthz() -> Response:
+        return Response("ok\n", media_type="text/plain")
+
+    async def readyz() -> Response:
+        reason = service.not_ready()
+        return Response(f"{reason or 'ok'}\n", 200 if reason is None else 503, media_type="text/plain")
+
+    async def metrics() -> Response:
+        return Response(generate_latest(service.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+    async def inspect() -> Response:
+        return to_json(picture(service.decisions.ledger))
+
+    async def check() -> Response:
+        return to_json({"differences": [difference.as_json() for difference in service.differences()]})
+
+    async def explain_pod(namespace: str, pod: str) -> Response:
+        found = service.cluster.find(namespace, pod)
+        if found is None:
+            return to_json({"detail": f"pod {namespace}/{pod} is not known"}, 404)
+        return to_json(explain(service.decisions, found, service.cluster.nodes.get))
+
+    for path, endpoint in {
+        "/healthz": healthz,
+        "/readyz": readyz,
+        "/metrics": metrics,
+        "/inspect": inspect,
+        "/check": check,
+        "/explain/{namespace}/{pod}": explain_pod,
+    }.items():
+        app.add_api_route(path, endpoint, methods=["GET"], response_class=Response)
+
+
+def to_json(content: Any, status: int = 200) -> Response:
+    """JSON by orjson, with Content-Length."""
+    return Response(orjson.dumps(content), status, media_type="application/json")
+
+
+def _verb(
+    service: Service, name: str, handle: Callable[[bytes], Awaitable[Answer]]
+) -> Callable[[Request], Awaitable[Response]]:
+    duration = service.metrics.duration.labels(name)
+    results = service.metrics.results
+
+    async def endpoint(request: Request) -> Response:
+        body = await request.body()
+        start = time.perf_counter()
+        try:
+            reason = service.not_ready()
+            answer = Answer.error(reason) if reason is not None else await handle(body)
+        except InputError as error:
+            answer = Answer.error(str(error), result="invalid")
+        except Exception:
+            # A bug of ours must not look like "fits": the caller reads an error, the log has the traceback.
+            log.exception(name)
+            answer = Answer.error("internal error, see the extender's log", result="internal")
+        seconds = time.perf_counter() - start
+        duration.observe(seconds)
+        results.labels(name, answer.result).inc()
+        log.info(name, result=answer.result, ms=round(seconds * 1000, 3), **answer.facts)
+        return to_json(answer.body)
+
+    return endpoint
+
+
+async def _plain_error(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return JSONResponse({"detail": error.detail}, error.status_code, headers=error.headers)

@@ -1,0 +1,1 @@
+"""Binding a pod: the only place where a decision becomes an effect."""

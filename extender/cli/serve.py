@@ -1,0 +1,72 @@
+"""``gpu-extender serve``: the HTTP service. Its options are the settings, one for one."""
+
+import asyncio
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from pydantic.fields import FieldInfo
+
+from extender import logs
+from extender.config import ENVIRONMENT_PREFIX, Settings, load
+from extender.core.errors import InputError
+from extender.server import run
+from extender.service import embedded_service
+from extender.snapshot import load_snapshot
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+def _settings_options(command: _Command) -> _Command:
+    for name, field in reversed(Settings.model_fields.items()):
+        option = "--" + name.replace("_", "-")
+        default = "" if field.default is None else f" [default: {_shown(field)}]"
+        command = click.option(option, name, default=None, help=f"{field.description}{default}", **_kind(field))(command)
+    return command
+
+
+def _kind(field: FieldInfo) -> dict[str, Any]:
+    # Values are checked in one place, by Settings; only switches need click's help.
+    return {"is_flag": True, "flag_value": True} if field.annotation is bool else {"metavar": "VALUE"}
+
+
+def _shown(field: FieldInfo) -> str:
+    return "off" if field.default is False else str(field.default)
+
+
+@click.command(epilog="Example: gpu-extender serve --snapshot examples/cluster.yaml --port 8888")
+@click.option("--config", "file", type=click.Path(path_type=Path), envvar=f"{ENVIRONMENT_PREFIX}CONFIG",
+              help="YAML file with settings; names as the options without --")  # fmt: skip
+@_settings_options
+def serve(file: Path | None, **flags: Any) -> None:
+    """Serve the scheduler extender.
+
+    With --snapshot it serves the embedded cluster: nodes and pods as `kubectl get nodes,pods -A -o yaml` prints them.
+    """
+    settings = load(flags, os.environ, file)
+    logs.configure(settings.log_level)
+    if settings.snapshot is None:
+        raise InputError("--snapshot: name a file: a live cluster is not served by this version yet")
+    service = embedded_service(settings, load_snapshot(settings.snapshot))
+    observe = _observe_socket(settings)
+    asyncio.run(run(service, _socket("host/port", settings.host, settings.port), observe))
+
+
+def _observe_socket(settings: Settings) -> socket.socket | None:
+    if settings.observe_port is None and settings.observe_host is None:
+        return None
+    if settings.observe_port is None:
+        raise InputError("observe-port: must be set where observe-host is")
+    return _socket("observe-host/observe-port", settings.observe_host or "0.0.0.0", settings.observe_port)  # noqa: S104
+
+
+def _socket(names: str, host: str, port: int) -> socket.socket:
+    """A listening socket. Raises InputError that names the settings."""
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        return socket.create_server(address, family=family, backlog=1024)
+    except OSError as error:
+        raise InputError(f"{names}: {host}:{port}: {error.strerror or error}") from error

@@ -1,0 +1,89 @@
+"""The service's settings: one list of names, defaults, ranges and explanations.
+
+An option ``--some-name`` is ``GPU_EXTENDER_SOME_NAME`` in the environment and ``some-name`` in the YAML file of
+``--config``; a flag beats the environment, which beats the file, which beats the default.
+Durations are seconds, memory is MiB.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from extender.core import names
+from extender.core.errors import InputError
+
+ENVIRONMENT_PREFIX = "GPU_EXTENDER_"
+
+Port = Annotated[int, Field(ge=0, le=65535)]
+
+
+def _kebab(name: str) -> str:
+    return name.replace("_", "-")
+
+
+class Settings(BaseModel):
+    """Everything that can be set. Field names with ``-`` for ``_`` are the options' names."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, alias_generator=_kebab, populate_by_name=True)
+
+    snapshot: Path | None = Field(None, description="serve the embedded cluster loaded from this file")
+    kubeconfig: Path | None = Field(None, description="the cluster to serve; default: in-cluster credentials")
+    host: str = Field("127.0.0.1", description="address of the scheduler verbs")
+    port: Port = Field(8888, description="port of the scheduler verbs; 0 takes any free one")
+    observe_host: str | None = Field(None, description="address of a second listener with the GET paths only")
+    observe_port: Port | None = Field(None, description="port of that second listener")
+    shortlist: int = Field(16, ge=0, description="how many nodes filter returns; 0 = all that fit")
+    strategy: Literal["binpack", "spread"] = Field(names.BINPACK, description="how pods are placed")
+    claim_ttl: float = Field(5.0, gt=0, description="seconds a claim lasts without a bind")
+    bind_timeout: float = Field(8.0, gt=0, description="seconds a bind may take; below kube-scheduler's httpTimeout")
+    max_body_mib: int = Field(64, ge=1, description="MiB of a request body; above it 413")
+    preemption: bool = Field(False, description="let kube-scheduler (1.38 and later) try preemption")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level that is logged")
+
+
+def load(flags: Mapping[str, Any], environment: Mapping[str, str], file: Path | None) -> Settings:
+    """Settings from flags (None = not given), environment and file. Raises InputError naming source, name and value."""
+    layers = [
+        (f"file {file}", _from_file(file) if file is not None else {}),
+        ("environment", _from_environment(environment)),
+        ("flag", {_kebab(name): value for name, value in flags.items() if value is not None}),
+    ]
+    merged: dict[str, Any] = {}
+    source: dict[str, str] = {}
+    for name_of_layer, layer in layers:
+        merged |= layer
+        source |= dict.fromkeys(layer, name_of_layer)
+    try:
+        return Settings.model_validate(merged)
+    except ValidationError as error:
+        raise InputError(_sentence(error, source)) from error
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    variables = {_kebab(name): ENVIRONMENT_PREFIX + name.upper() for name in Settings.model_fields}
+    return {name: environment[variable] for name, variable in variables.items() if variable in environment}
+
+
+def _from_file(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: {error}") from error
+    except yaml.YAMLError as error:
+        raise InputError(f"{path}: {' '.join(str(error).split())}") from error
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: must be a mapping of settings, is {type(content).__name__}")
+    return {str(key): value for key, value in content.items()}
+
+
+def _sentence(error: ValidationError, source: Mapping[str, str]) -> str:
+    first = error.errors()[0]
+    name = str(first["loc"][0]) if first["loc"] else "settings"
+    if first["type"] == "extra_forbidden":
+        return f"{source.get(name, 'settings')}: unknown setting {name}"
+    return f"{source.get(name, 'settings')}: {name} is {str(first['input'])!r}: {first['msg'].lower()}"

@@ -1,0 +1,142 @@
+"""The ledger against what the API shows, and what the API shows against itself: one difference per line."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from extender.core import names
+from extender.core.accounting import holds_device
+from extender.core.ledger import Ledger
+from extender.core.podreader import (
+    annotations_of,
+    is_reservation,
+    namespaced_name,
+    node_of,
+    pod_on_node,
+    uid_of,
+)
+from extender.core.request import GpuRequest
+from extender.core.values import GpuState, NodeState, PodOnNode, SharedGpu
+
+Object = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Something that is not as it should be."""
+
+    #: A constant for the metric.
+    kind: str
+    #: What it is about: a node, ``namespace/pod`` or a shared GPU's id.
+    object: str
+    text: str
+
+    def as_json(self) -> dict[str, str]:
+        """As ``/check`` shows it."""
+        return {"kind": self.kind, "object": self.object, "text": self.text}
+
+
+def differences(ledger: Ledger, nodes: Iterable[Object], pods: Iterable[Object]) -> list[Difference]:
+    """All of them, in the order pods, then nodes."""
+    pods = list(pods)
+    known = {str(node["metadata"]["name"]) for node in nodes}
+    found: list[Difference] = []
+    for pod in pods:
+        if not is_reservation(pod):
+            found += _pod(ledger, pod, known)
+    found += _redundant(ledger, pods)
+    for state in ledger.snapshot():
+        found += _node(ledger, state)
+    return found
+
+
+# --- ledger against API -----------------------------------------------------------------------------------
+
+
+def _pod(ledger: Ledger, pod: Object, known: set[str]) -> Iterator[Difference]:
+    where = "/".join(namespaced_name(pod))
+    shown = pod_on_node(pod)
+    if shown is None:
+        if node_of(pod) is None and annotations_of(pod).get(names.SHARED_GPUS):
+            yield Difference("forged", where, "has placement annotations but is bound to no node")
+        return
+    held = ledger.pod(shown.uid)
+    if held is None:
+        yield Difference("missed", where, f"is bound to {shown.node} but not in the ledger")
+    elif (held.node, held.shares) != (shown.node, shown.shares):
+        yield Difference("different", where, f"holds {_shares(shown)} by the API, {_shares(held)} by the ledger")
+    if shown.node not in known:
+        yield Difference("unknown-node", where, f"is bound to {shown.node}, which does not exist")
+    if shown.undecodable is not None:
+        yield Difference("unreadable", where, shown.undecodable)
+    yield from _against_request(where, pod, shown, ledger.state(shown.node))
+
+
+def _against_request(
+    where: str, pod: Object, shown: PodOnNode, state: NodeState | None
+) -> Iterator[Difference]:
+    request = GpuRequest.from_pod(pod)
+    if not isinstance(request, GpuRequest) or shown.undecodable is not None:
+        return
+    share = request.share
+    if share is None:
+        if shown.shares:
+            yield Difference("unasked", where, f"holds {_shares(shown)} but asks for no share")
+    elif not shown.shares:
+        yield Difference("bypassed", where, "asks for a share but was bound without one")
+    elif len(shown.shares) != share.devices:
+        yield Difference("size", where, f"asks for {share.devices} devices, holds {len(shown.shares)}")
+    elif state is not None:
+        memory = {gpu.id: gpu.memory_mib for gpu in state.gpus}
+        for on in shown.shares:
+            asked = share.mib_of(memory.get(on.gpu_id) or state.inventory.memory_mib or 0)
+            if on.mib != asked:
+                yield Difference("size", where, f"asks for {asked} MiB on {on.gpu_id}, holds {on.mib} MiB")
+
+
+def _redundant(ledger: Ledger, pods: Iterable[Object]) -> Iterator[Difference]:
+    bound = {uid_of(pod) for pod in pods if node_of(pod) is not None}
+    for state in ledger.snapshot():
+        for pod in ledger.pods(state.name):
+            if pod.uid not in bound:
+                where = f"{pod.namespace}/{pod.name}"
+                yield Difference("redundant", where, f"is in the ledger on {pod.node} ({pod.state}) but not bound")
+
+
+# --- the API against itself -------------------------------------------------------------------------------
+
+
+def _node(ledger: Ledger, state: NodeState) -> Iterator[Difference]:
+    for gpu in state.gpus:
+        yield from _gpu(gpu)
+    reservations = [r for r in ledger.reservations(state.name) if holds_device(r, state.node)]
+    devices = Counter(r.device for r in reservations if r.device is not None)
+    for device, count in devices.items():
+        if count > 1:
+            yield Difference("device-twice", state.name, f"{count} reservation pods report device {device}")
+    for reservation in reservations:
+        if reservation.undecodable is not None:
+            yield Difference("unreadable", reservation.id, reservation.undecodable)
+    lost = sum(gpu.state is GpuState.LOST for gpu in state.gpus)
+    taken = state.whole_held + len(state.gpus) - lost
+    has = state.inventory.whole_gpus
+    if taken > has and state.inventory.unusable is None:
+        text = f"{state.whole_held} whole GPUs and {len(state.gpus) - lost} shared GPUs are held, it has {has}"
+        yield Difference("overcommitted", state.name, text)
+
+
+def _gpu(gpu: SharedGpu) -> Iterator[Difference]:
+    if gpu.state is GpuState.LOST:
+        pods = ", ".join(f"{share.namespace}/{share.pod}" for share in gpu.shares)
+        yield Difference("lost", gpu.id, f"no reservation pod holds device {gpu.uuid}, used by {pods}")
+    if gpu.used_mib > gpu.memory_mib:
+        yield Difference("overcommitted", gpu.id, f"shares add up to {gpu.used_mib} of {gpu.memory_mib} MiB")
+    if not gpu.usable:
+        yield Difference("unusable", gpu.id, "its report cannot be read, or pods of different compute mode are on it")
+
+
+def _shares(pod: PodOnNode) -> str:
+    if not pod.shares:
+        return "no share"
+    return ", ".join(f"{share.mib} MiB on {share.gpu_id} ({share.uuid})" for share in pod.shares)

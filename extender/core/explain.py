@@ -1,0 +1,125 @@
+"""Why a pod is where it is, or why it is nowhere: every node's verdict with numbers (API: section 5)."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from extender.core.decisions import Decisions, has_gpus, score_of
+from extender.core.intree import blockers, unapplied_rules
+from extender.core.placement import Placement, Shortfall, fit
+from extender.core.podreader import annotations_of, has_ended, namespaced_name, node_of, uid_of
+from extender.core.request import GpuRequest, InvalidRequest
+from extender.core.values import NodeState, PodOnNode
+
+Json = dict[str, Any]
+#: Finds the Node object of a name, for kube-scheduler's own rules.
+FindNode = Callable[[str], Mapping[str, Any] | None]
+
+
+def explain(decisions: Decisions, pod: Mapping[str, Any], find_node: FindNode) -> Json:
+    """Computed from the ledger now. ``fits`` is this extender's word; ``scheduler`` names kube-scheduler's objections."""
+    namespace, name = namespaced_name(pod)
+    request = GpuRequest.from_pod(pod)
+    held = decisions.ledger.pod(uid_of(pod))
+    invalid = isinstance(request, InvalidRequest)
+    return {
+        "namespace": namespace,
+        "pod": name,
+        "uid": uid_of(pod),
+        "request": None if isinstance(request, InvalidRequest) else describe(request),
+        "invalid": request.sentence if isinstance(request, InvalidRequest) else None,
+        "state": _state(pod, held),
+        "node": node_of(pod) or (held.node if held is not None else None),
+        "sharedGpus": [share.gpu_id for share in held.shares] if held is not None else [],
+        "visibleDevices": [share.uuid for share in held.shares] if held is not None else [],
+        "notApplied": list(unapplied_rules(pod)),
+        "annotations": _placement_annotations(pod),
+        "nodes": [] if invalid else _verdicts(decisions, pod, find_node),
+    }
+
+
+def describe(request: GpuRequest) -> Json:
+    """What is asked for, in API names; a fraction's MiB are known only on a node."""
+    share = request.share
+    if share is None:
+        return {"gpus": dict(request.gpus)}
+    described: Json = {"memoryMiB": share.memory_mib, "devices": share.devices, "computeMode": share.compute_mode}
+    if share.fraction is not None:
+        described["fraction"] = float(share.fraction)
+    return described
+
+
+def _state(pod: Mapping[str, Any], held: PodOnNode | None) -> str:
+    if has_ended(pod):
+        return "ended"
+    if node_of(pod) is not None:
+        return "bound"
+    return "pending" if held is None else "assumed"
+
+
+def _placement_annotations(pod: Mapping[str, Any]) -> Json:
+    return {key: value for key, value in annotations_of(pod).items() if key.startswith("gpu-extender.io/")}
+
+
+def _verdicts(decisions: Decisions, pod: Mapping[str, Any], find_node: FindNode) -> list[Json]:
+    request = GpuRequest.from_pod(pod)
+    assert isinstance(request, GpuRequest)
+    uid = uid_of(pod)
+    judged = [_judge(decisions, request, uid, state) for state in decisions.ledger.snapshot()]
+    scores = _scores([cost for _, _, cost, _ in judged])
+    return [
+        {
+            "name": state.name,
+            "fits": cost is not None,
+            "score": scores.get(index),
+            "reason": None if shortfall is None else shortfall.text,
+            "shortfalls": [] if shortfall is None else [_shortfall(shortfall)],
+            "cost": dict(terms),
+            "scheduler": list(_objections(pod, request, state, find_node)),
+        }
+        for index, (state, shortfall, cost, terms) in enumerate(judged)
+    ]
+
+
+def _scores(costs: Sequence[float | None]) -> dict[int, int]:
+    """Index → score, as prioritize would give it if kube-scheduler asked about every node."""
+    order = sorted((cost, index) for index, cost in enumerate(costs) if cost is not None)
+    equal = max(1, sum(cost == float("-inf") for cost, _ in order))
+    return {index: score_of(rank, equal) for rank, (_, index) in enumerate(order)}
+
+
+def _judge(
+    decisions: Decisions, request: GpuRequest, uid: str, state: NodeState
+) -> tuple[NodeState, Shortfall | None, float | None, Mapping[str, float]]:
+    """The node without the pod itself, the shortfall or the cost there, and the cost's terms."""
+    without = decisions.ledger.without(state.name, [uid]) if decisions.ledger.pod(uid) is not None else state
+    state = without or state
+    strategy = decisions.strategy_of(request)
+    verdict = fit(state, request, strategy.gpu_cost)
+    if isinstance(verdict, Shortfall):
+        return state, verdict, None, {}
+    if not request.asks_for_gpu and not has_gpus(state.inventory):
+        return state, None, float("-inf"), {}
+    assert isinstance(verdict, Placement)
+    terms = strategy.terms(state, request, verdict)
+    return state, None, sum(terms.values()), terms
+
+
+def _shortfall(shortfall: Shortfall) -> Json:
+    return {
+        "reason": shortfall.reason,
+        "unit": shortfall.unit,
+        "asked": shortfall.asked,
+        "free": shortfall.free,
+        "largest": shortfall.largest,
+        "resolvable": shortfall.resolvable,
+    }
+
+
+def _objections(
+    pod: Mapping[str, Any], request: GpuRequest, state: NodeState, find_node: FindNode
+) -> tuple[str, ...]:
+    node = find_node(state.name)
+    if node is None:
+        return ()
+    unbound = {**pod, "spec": {**(pod.get("spec") or {}), "nodeName": None}}
+    return blockers(unbound, node, state.free, request.resources)

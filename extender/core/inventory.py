@@ -1,0 +1,123 @@
+"""From a Node (and its ResourceSlices) to the GPUs that it has and how it shares them.
+
+What is read, in the order in which it decides: DRA slices, devices for virtual machines, then device plugin
+and feature-discovery labels. Nothing is derived from a product's name, and no input raises: what cannot be
+read is unknown, and what is unknown takes no shares.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Final
+
+from extender.core.device_plugin import read_device_plugin
+from extender.core.dra import dra_held, group_slices, read_dra
+from extender.core.dra_pool import node_of
+from extender.core.fields import child, strings
+from extender.core.gpu_labels import device_labels, number
+from extender.core.gpu_resources import GpuResources, gpu_resources
+from extender.core.names import GPU_MEMORY_MIB_LABEL, GPU_RESOURCE, SHARING_DISABLED, SHARING_LABEL
+from extender.core.node_gpus import DRA, INVALID, NONE, PASSTHROUGH, UNKNOWN, VGPU_HOST, Inventory, Slice
+from extender.core.node_state import unusable
+from extender.core.refusals import (
+    MEMORY_UNKNOWN,
+    NO_GPU,
+    NO_HEALTHY_GPU,
+    OF_MODE,
+    REASON_TEXT,
+)
+from extender.core.refusals import SHARING_DISABLED as REFUSED_BY_LABEL
+from extender.core.vm_devices import read_vm_devices
+
+__all__ = ["REASON_TEXT", "Inventory", "Slice", "dra_held", "group_slices", "read_node"]
+
+# Modes in which the device plugin's counts do not say whether a GPU is healthy.
+_NOT_BY_PLUGIN: Final = (DRA, INVALID, UNKNOWN, VGPU_HOST, PASSTHROUGH)
+_DRA_LABEL: Final = "nvidia.com/gpu.deploy.dra-driver"
+_PRESENT: Final = "nvidia.com/gpu.present"
+# Set by node feature discovery: `pci-10de.present`, `pci-0302_10de.present`, ...; 10de is NVIDIA.
+_PCI_PREFIX: Final = "feature.node.kubernetes.io/pci-"
+_PCI_NVIDIA: Final = "10de.present"
+
+
+def read_node(node: Mapping[str, Any], slices: Sequence[Mapping[str, Any]] = ()) -> Inventory:
+    """The inventory of one node. Pure; never raises.
+
+    ``slices`` are the node's ResourceSlices (``group_slices``). A node that is known by its slices only is
+    read with an empty ``node``.
+    """
+    labels = strings(child(node, "metadata", "labels"))
+    resources = gpu_resources(child(node, "status"))
+    own_slices = tuple(slice_ for slice_ in slices if node_of(slice_) is not None)
+    inventory = _gpus(labels, resources, own_slices)
+    inventory = replace(inventory, memory_mib=_memory(inventory, labels))
+    why = unusable(node, labels) or _without_healthy(inventory, resources)
+    if why is not None:
+        inventory = replace(inventory, unusable=why, whole_gpus=0)
+    return replace(inventory, share_refusal=_share_refusal(inventory, labels))
+
+
+def _gpus(
+    labels: Mapping[str, str], resources: GpuResources, slices: Sequence[Mapping[str, Any]]
+) -> Inventory:
+    if slices or (labels.get(_DRA_LABEL) == "true" and not resources.plugin):
+        inventory = _dra(labels, resources, slices)
+        if inventory.physical_gpus != 0 or not resources.plugin:
+            return inventory
+    if resources.unreadable:
+        return Inventory(mode=UNKNOWN, physical_gpus=None)
+    for_vms = read_vm_devices(labels, resources)
+    if for_vms is not None:
+        return for_vms
+    if resources.plugin or device_labels(labels, GPU_RESOURCE).described:
+        vouched = bool(number(labels.get(GPU_MEMORY_MIB_LABEL)))
+        return read_device_plugin(labels, resources.plugin, vouched=vouched)
+    return Inventory(mode=UNKNOWN, physical_gpus=None) if _has_hardware(labels) else Inventory()
+
+
+def _dra(
+    labels: Mapping[str, str], resources: GpuResources, slices: Sequence[Mapping[str, Any]]
+) -> Inventory:
+    inventory = read_dra(slices)
+    if not slices:
+        return replace(inventory, product=device_labels(labels, GPU_RESOURCE).product)
+    if not resources.plugin:
+        return inventory
+    # Two parties give out the same GPUs and do not ask each other: no unit of either is exclusive.
+    units = {name: count.allocatable for name, count in resources.plugin.items() if count.allocatable}
+    return replace(inventory, whole_gpus=0, units=units)
+
+
+def _has_hardware(labels: Mapping[str, str]) -> bool:
+    """Whether labels show a GPU that nothing offers yet: its driver is being installed, for one."""
+    return labels.get(_PRESENT) == "true" or any(
+        key.startswith(_PCI_PREFIX) and key.endswith(_PCI_NVIDIA) and value == "true"
+        for key, value in labels.items()
+    )
+
+
+def _memory(inventory: Inventory, labels: Mapping[str, str]) -> int | None:
+    """The administrator's word goes before the labels; where it cannot be read, nobody's counts."""
+    if inventory.physical_gpus == 0:
+        return None
+    stated = labels.get(GPU_MEMORY_MIB_LABEL)
+    return inventory.memory_mib if stated is None else number(stated) or None
+
+
+def _without_healthy(inventory: Inventory, resources: GpuResources) -> str | None:
+    if inventory.mode.split("+")[0] in _NOT_BY_PLUGIN or not resources.plugin:
+        return None
+    healthy = any(count.allocatable for count in resources.plugin.values())
+    return None if healthy else NO_HEALTHY_GPU
+
+
+def _share_refusal(inventory: Inventory, labels: Mapping[str, str]) -> str | None:
+    """Why no share may land here. What an administrator can change comes after what nobody can."""
+    if inventory.physical_gpus == 0 and inventory.mode == NONE:
+        return NO_GPU
+    if inventory.unusable is not None:
+        return inventory.unusable
+    if labels.get(SHARING_LABEL) == SHARING_DISABLED:
+        return REFUSED_BY_LABEL
+    if inventory.mode == DRA or inventory.whole_gpus == 0:
+        return inventory.share_refusal or OF_MODE.get(inventory.mode.split("+")[0], NO_HEALTHY_GPU)
+    return MEMORY_UNKNOWN if inventory.memory_mib is None else None

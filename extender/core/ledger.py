@@ -1,0 +1,356 @@
+"""The account of who holds what: nodes, their shared GPUs, shares, and what else pods take.
+
+A share's states::
+
+              assume                record               confirm              release
+    (absent) ────────▶ assumed ───────────────▶ recorded ───────────▶ confirmed ───────▶ (gone)
+                          │      the node record    │    the API says     ▲      pod gone
+                          │      holds it           │    it is bound      │      or ended
+                          │                         │                     │
+                          ├─────────────────────────┴──▶ (gone)           │
+                          │            forget                             │
+                          └───────────────────────────────────────────────┘
+                                            confirm
+
+    observe: evidence from the API (list, watch, snapshot) puts a pod straight into *confirmed*.
+
+No timer ends a share: only evidence does (the pod is gone, has ended, or its binding was refused for good). What the
+API shows is taken as it is, even where it exceeds a GPU; what we decide never does.
+
+A node's state is derived from its pods and reservation pods (``accounting.derive``) after each change, on first use.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+from extender.core import names
+from extender.core.accounting import derive
+from extender.core.errors import DoesNotFit, LedgerError
+from extender.core.placement import RESERVATION_NEEDS, Placement, Shortfall, fit
+from extender.core.request import GpuRequest
+from extender.core.values import (
+    GpuState,
+    Node,
+    NodeState,
+    PodOnNode,
+    Reservation,
+    ShareOnGpu,
+    ShareState,
+)
+
+
+@dataclass(slots=True)
+class _Books:
+    """Everything known about one node name, whether or not its Node object exists (any more)."""
+
+    node: Node | None = None
+    #: pod UID → what it takes here
+    pods: dict[str, PodOnNode] = field(default_factory=dict)
+    #: id → reservation pod, planned ones included
+    reservations: dict[str, Reservation] = field(default_factory=dict)
+    #: None after a change, until somebody asks.
+    state: NodeState | None = None
+
+
+class Ledger:
+    """The one account of capacity. ``touched`` is told the name of every node that changes."""
+
+    def __init__(self, touched: Callable[[str], None] = lambda _name: None) -> None:
+        self._touched = touched
+        self._books: dict[str, _Books] = {}
+        #: pod UID → node name
+        self._where: dict[str, str] = {}
+
+    # --- reading ------------------------------------------------------------------------------------------
+
+    def state(self, node: str) -> NodeState | None:
+        """The node as it stands now, or None if the API shows no such node."""
+        books = self._books.get(node)
+        if books is None or books.node is None:
+            return None
+        if books.state is None:
+            books.state = derive(books.node, books.pods.values(), books.reservations.values())
+        return books.state
+
+    def snapshot(self) -> Iterator[NodeState]:
+        """Every node as it stands now, in the order in which the nodes came."""
+        for name in list(self._books):
+            state = self.state(name)
+            if state is not None:
+                yield state
+
+    def pod(self, uid: str) -> PodOnNode | None:
+        """What that pod holds, or None."""
+        node = self._where.get(uid)
+        return None if node is None else self._books[node].pods[uid]
+
+    def pods(self, node: str) -> tuple[PodOnNode, ...]:
+        """What each pod holds on that node."""
+        books = self._books.get(node)
+        return () if books is None else tuple(books.pods.values())
+
+    def reservations(self, node: str) -> tuple[Reservation, ...]:
+        """The node's reservation pods, planned ones included."""
+        books = self._books.get(node)
+        return () if books is None else tuple(books.reservations.values())
+
+    def without(self, node: str, uids: Iterable[str]) -> NodeState | None:
+        """The node as it would stand once these pods are gone; reservation pods that this leaves empty go too."""
+        books = self._books.get(node)
+        if books is None or books.node is None:
+            return None
+        gone = set(uids)
+        pods = [pod for uid, pod in books.pods.items() if uid not in gone]
+        emptied = _gpu_ids(books.pods.values()) - _gpu_ids(pods)
+        kept = [r for r in books.reservations.values() if r.id not in emptied and r.uid not in gone]
+        return derive(books.node, pods, kept)
+
+    # --- evidence -----------------------------------------------------------------------------------------
+
+    def put_node(self, node: Node) -> None:
+        """The API shows this node, new or changed."""
+        books = self._books.setdefault(node.name, _Books())
+        if books.node != node:
+            books.node = node
+            self._change(node.name)
+
+    def drop_node(self, name: str) -> None:
+        """The Node object is gone. Its pods stay in the books: they end by their own evidence."""
+        books = self._books.get(name)
+        if books is None:
+            return
+        books.node = None
+        self._change(name)
+        self._sweep(name)
+
+    def observe(self, pod: PodOnNode) -> None:
+        """The API shows this pod bound. What it shows replaces what we assumed."""
+        before = self._where.get(pod.uid)
+        if before is not None and before != pod.node:
+            self._remove(pod.uid)
+        books = self._books.setdefault(pod.node, _Books())
+        known = books.pods.get(pod.uid)
+        # Our own placement seen through the watch is no news, and stays under the strict rule of check().
+        if known is not None and _same_holding(known, pod):
+            pod = replace(pod, observed=known.observed)
+        if known == pod:
+            return
+        books.pods[pod.uid] = pod
+        self._where[pod.uid] = pod.node
+        self._change(pod.node)
+
+    def put_reservation(self, reservation: Reservation) -> None:
+        """The API shows this reservation pod bound to its node, or we plan it."""
+        books = self._books.setdefault(reservation.node, _Books())
+        if books.reservations.get(reservation.id) != reservation:
+            books.reservations[reservation.id] = reservation
+            self._change(reservation.node)
+
+    def drop_reservation(self, node: str, reservation_id: str) -> None:
+        """The reservation pod is gone; idempotent."""
+        books = self._books.get(node)
+        if books is not None and books.reservations.pop(reservation_id, None) is not None:
+            self._change(node)
+            self._sweep(node)
+
+    def release(self, uid: str) -> None:
+        """The pod is gone or has ended: evidence, not a wish. Idempotent."""
+        if uid in self._where:
+            self._remove(uid)
+
+    # --- our own decisions --------------------------------------------------------------------------------
+
+    def assume(  # noqa: PLR0913 - one call names the pod, the place and the new ids
+        self,
+        *,
+        uid: str,
+        namespace: str,
+        name: str,
+        node: str,
+        request: GpuRequest,
+        placement: Placement,
+        new_ids: Sequence[str] = (),
+    ) -> PodOnNode:
+        """Take the room for a pod that we are about to bind.
+
+        ``new_ids`` name the ``placement.new`` GPUs that are opened for it. Raises LedgerError if the pod is already in
+        the books, DoesNotFit if the placement is no longer possible; nothing has changed then.
+        """
+        if uid in self._where:
+            raise LedgerError(f"pod {namespace}/{name} is already in the ledger")
+        state = self.state(node)
+        if state is None:
+            raise DoesNotFit(REASON_UNKNOWN)
+        self._verify(state, request, placement, new_ids)
+        share = request.share
+        pod = PodOnNode(
+            uid,
+            namespace,
+            name,
+            node,
+            request.resources,
+            shares=_shares(placement, new_ids),
+            compute_mode=share.compute_mode if share is not None else names.TIME_SLICING,
+            state=ShareState.ASSUMED,
+        )
+        books = self._books[node]
+        for gpu_id in new_ids:
+            books.reservations[gpu_id] = Reservation(gpu_id, node, resources=_reservation_resources())
+        books.pods[uid] = pod
+        self._where[uid] = node
+        self._change(node)
+        return pod
+
+    def record(self, uid: str) -> None:
+        """The node record holds the share. Raises LedgerError unless it is assumed."""
+        self._advance(uid, (ShareState.ASSUMED,), ShareState.RECORDED)
+
+    def confirm(self, uid: str) -> None:
+        """The API says that the pod is bound. Idempotent; raises LedgerError for an unknown pod."""
+        self._advance(uid, tuple(ShareState), ShareState.CONFIRMED)
+
+    def forget(self, uid: str) -> None:
+        """Give back what was assumed: the binding never happened. Idempotent; raises LedgerError once confirmed."""
+        pod = self.pod(uid)
+        if pod is None:
+            return
+        if pod.state is ShareState.CONFIRMED:
+            raise LedgerError(f"pod {pod.namespace}/{pod.name} is confirmed: only its end releases it")
+        self._remove(uid)
+        self._unplan(pod)
+
+    def report(self, node: str, reservation_id: str, device: str, memory_mib: int) -> None:
+        """Devices are known: the shares that wait for this GPU get its UUID."""
+        books = self._books[node]
+        reservation = books.reservations[reservation_id]
+        books.reservations[reservation_id] = replace(reservation, device=device, memory_mib=memory_mib)
+        for uid, pod in books.pods.items():
+            if any(share.gpu_id == reservation_id and share.uuid is None for share in pod.shares):
+                books.pods[uid] = replace(
+                    pod,
+                    shares=tuple(
+                        replace(share, uuid=device) if share.gpu_id == reservation_id else share
+                        for share in pod.shares
+                    ),
+                )
+        self._change(node)
+
+    # --- invariants ---------------------------------------------------------------------------------------
+
+    def check(self) -> None:
+        """State every invariant; raises AssertionError with the first that is broken. For tests and ``check``."""
+        for uid, node in self._where.items():
+            assert uid in self._books[node].pods, f"{uid} is said to be on {node} but is not"
+        for name, books in self._books.items():
+            for uid, pod in books.pods.items():
+                assert (pod.uid, pod.node) == (uid, name), f"{uid} is filed in the wrong place"
+                assert self._where.get(uid) == name, f"{uid} is on {name} and elsewhere"
+            state = self.state(name)
+            if state is not None:
+                check_node(state, books.pods.values())
+
+    # --- inside -------------------------------------------------------------------------------------------
+
+    def _verify(
+        self, state: NodeState, request: GpuRequest, placement: Placement, new_ids: Sequence[str]
+    ) -> None:
+        if len(new_ids) != placement.new or len(set(new_ids)) != placement.new:
+            raise LedgerError(f"{placement.new} new GPUs need as many different ids, got {list(new_ids)}")
+        current = {gpu.id: gpu for gpu in state.gpus}
+        if any(gpu_id in current for gpu_id in new_ids):
+            raise LedgerError(f"a new GPU has the id of one that exists: {list(new_ids)}")
+        mode = request.share.compute_mode if request.share is not None else ""
+        for gpu, mib in zip(placement.on, placement.mib, strict=False):
+            now = current.get(gpu.id)
+            if now is None or not now.takes(mode) or mib > now.free_mib:
+                raise DoesNotFit(f"shared GPU {gpu.id} no longer has room")
+        if len({gpu.id for gpu in placement.on}) != len(placement.on):
+            raise LedgerError("one GPU is chosen twice")
+        if placement.new + placement.whole > state.whole_free:
+            raise DoesNotFit("no whole GPU is free any more")
+        verdict = fit(state, request)
+        if isinstance(verdict, Shortfall):
+            raise DoesNotFit(verdict.text)
+
+    def _advance(self, uid: str, allowed: tuple[ShareState, ...], to: ShareState) -> None:
+        pod = self.pod(uid)
+        if pod is None:
+            raise LedgerError(f"no pod {uid} in the ledger")
+        if pod.state not in allowed:
+            raise LedgerError(f"pod {pod.namespace}/{pod.name} is {pod.state}, not one of {allowed}")
+        if pod.state is not to:
+            self._books[pod.node].pods[uid] = replace(pod, state=to)
+            self._change(pod.node)
+
+    def _remove(self, uid: str) -> None:
+        node = self._where.pop(uid)
+        del self._books[node].pods[uid]
+        self._change(node)
+        self._sweep(node)
+
+    def _unplan(self, pod: PodOnNode) -> None:
+        """Planned GPUs that no pod object backs and nobody else uses are no longer planned."""
+        books = self._books.get(pod.node)
+        if books is None:
+            return
+        used = _gpu_ids(books.pods.values())
+        for share in pod.shares:
+            reservation = books.reservations.get(share.gpu_id)
+            if reservation is not None and reservation.uid is None and share.gpu_id not in used:
+                self.drop_reservation(pod.node, share.gpu_id)
+
+    def _change(self, node: str) -> None:
+        self._books[node].state = None
+        self._touched(node)
+
+    def _sweep(self, node: str) -> None:
+        books = self._books[node]
+        if books.node is None and not books.pods and not books.reservations:
+            del self._books[node]
+
+
+REASON_UNKNOWN = "the node is not known to the ledger"
+
+
+def check_node(state: NodeState, pods: Iterable[PodOnNode]) -> None:
+    """The invariants of one node; raises AssertionError."""
+    pods = tuple(pods)
+    shares = [(pod.uid, share) for pod in pods for share in pod.shares]
+    held = [(share.uid, gpu) for gpu in state.gpus for share in gpu.shares]
+    assert sorted(uid for uid, _ in shares) == sorted(uid for uid, _ in held), (
+        f"{state.name}: each share is on exactly one GPU"
+    )
+    devices = [gpu.uuid for gpu in state.gpus if gpu.uuid is not None]
+    assert len(devices) == len(set(devices)) or any(pod.observed for pod in pods), (
+        f"{state.name}: a device is in two places"
+    )
+    strict = not any(pod.observed for pod in pods)
+    for gpu in state.gpus:
+        assert gpu.used_mib == sum(share.mib for share in gpu.shares), f"{gpu.id}: used is not the sum"
+        assert all(share.mib > 0 for share in gpu.shares), f"{gpu.id}: a share of nothing"
+        assert gpu.used_mib <= gpu.memory_mib or any(share.observed for share in gpu.shares), (
+            f"{gpu.id}: {gpu.used_mib} of {gpu.memory_mib} MiB given out"
+        )
+        assert gpu.free_mib >= 0, f"{gpu.id}: negative room"
+        assert len({share.uid for share in gpu.shares}) == len(gpu.shares), f"{gpu.id}: a pod is on it twice"
+    assert state.whole_free >= 0, f"{state.name}: negative whole GPUs"
+    lost = any(gpu.state is GpuState.LOST for gpu in state.gpus)
+    assert lost <= (state.closed is not None), f"{state.name}: a lost device leaves the node open"
+    del strict
+
+
+def _gpu_ids(pods: Iterable[PodOnNode]) -> set[str]:
+    return {share.gpu_id for pod in pods for share in pod.shares}
+
+
+def _same_holding(known: PodOnNode, seen: PodOnNode) -> bool:
+    return known.node == seen.node and known.shares == seen.shares
+
+
+def _shares(placement: Placement, new_ids: Sequence[str]) -> tuple[ShareOnGpu, ...]:
+    ids = [(gpu.id, gpu.uuid) for gpu in placement.on] + [(gpu_id, None) for gpu_id in new_ids]
+    return tuple(ShareOnGpu(gpu_id, uuid, mib) for (gpu_id, uuid), mib in zip(ids, placement.mib, strict=True))
+
+
+def _reservation_resources() -> dict[str, int]:
+    return {resource: need for resource, need in RESERVATION_NEEDS.items() if resource != names.PODS}

@@ -1,0 +1,56 @@
+"""Every annotation, label, resource and namespace name, once."""
+
+from typing import Final
+
+# What users write: the pod-level dialect, as KAI-Scheduler's users do.
+GPU_FRACTION: Final = "gpu-fraction"
+GPU_MEMORY: Final = "gpu-memory"
+NUM_DEVICES: Final = "gpu-fraction-num-devices"
+CONTAINER_NAME: Final = "gpu-fraction-container-name"
+# How to place this pod, where it should differ from the service's setting.
+PLACEMENT_STRATEGY: Final = "gpu-placement-strategy"
+
+# What users write: the per-container dialect of NVIDIA's kai-gpu-fractioning,
+# ``nvidia.com/container.<name>.gpu-memory.request`` and so on.
+CONTAINER_PREFIX: Final = "nvidia.com/container."
+MEMORY_REQUEST_SUFFIX: Final = ".gpu-memory.request"
+MEMORY_LIMIT_SUFFIX: Final = ".gpu-memory.limit"
+COMPUTE_MODE_SUFFIX: Final = ".gpu-compute.mode"
+# What we write for that runtime.
+DEVICES_SUFFIX: Final = ".gpus.devices"
+
+TIME_SLICING: Final = "time-slicing"
+SM_SHARING: Final = "sm-sharing"
+COMPUTE_MODES: Final = (TIME_SLICING, SM_SHARING)
+
+# What we write and nobody else may.
+PREFIX: Final = "gpu-extender.io/"
+SHARED_GPUS: Final = PREFIX + "shared-gpus"
+VISIBLE_DEVICES: Final = PREFIX + "visible-devices"
+MEMORY_MIB: Final = PREFIX + "memory-mib"
+TRY: Final = PREFIX + "try"
+FENCE: Final = PREFIX + "fence"
+# What the agent writes on its reservation pod.
+DEVICE: Final = PREFIX + "device"
+DEVICE_MEMORY_MIB: Final = PREFIX + "device-memory-mib"
+BOOT_ID: Final = PREFIX + "boot-id"
+
+# What an administrator writes on a node.
+GPU_MEMORY_MIB_LABEL: Final = PREFIX + "gpu-memory-mib"
+SHARING_LABEL: Final = PREFIX + "sharing"
+SHARING_DISABLED: Final = "disabled"
+
+NVIDIA_DOMAIN: Final = "nvidia.com/"
+GPU_RESOURCE: Final = "nvidia.com/gpu"
+SHARED_RESOURCE_SUFFIX: Final = ".shared"
+MIG_RESOURCE_PREFIX: Final = "nvidia.com/mig-"
+
+CPU: Final = "cpu"
+MEMORY: Final = "memory"
+PODS: Final = "pods"
+
+RESERVATION_NAMESPACE: Final = "gpu-reservations"
+
+BINPACK: Final = "binpack"
+SPREAD: Final = "spread"
+STRATEGIES: Final = (BINPACK, SPREAD)

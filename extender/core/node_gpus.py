@@ -1,0 +1,55 @@
+"""The values of the inventory: the GPUs of one node, and the ways in which they are offered."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+# API.md's modes; two that hold together are joined with "+".
+NONE: Final = "none"
+TIME_SLICING: Final = "time-slicing"
+MPS: Final = "mps"
+MIG_SINGLE: Final = "mig-single"
+MIG_MIXED: Final = "mig-mixed"
+VGPU_HOST: Final = "vgpu-host"
+PASSTHROUGH: Final = "passthrough"
+# These stand alone.
+DRA: Final = "dra"
+INVALID: Final = "invalid"
+UNKNOWN: Final = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """Hardware slices of one kind on a node."""
+
+    #: Slices, not replicas of them.
+    count: int
+    #: Of one slice; None when unknown, never 0.
+    memory_mib: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Inventory:
+    """The GPUs of one node as the API proves them. What it does not prove is None, or not counted."""
+
+    #: As labelled, word for word; None where the labels do not hold for every GPU of the node.
+    product: str | None = None
+    mode: str = NONE
+    #: GPUs in the node, healthy or not; None where nothing proves their number.
+    physical_gpus: int | None = 0
+    #: GPUs that one unit (or one DRA device) holds exclusively: healthy ones, on a node that takes pods.
+    #: Never above ``physical_gpus``.
+    whole_gpus: int = 0
+    #: Of one whole (parent) GPU; None when unknown, never 0.
+    memory_mib: int | None = None
+    #: Schedulable units that are not (known to be) exclusive: resource → healthy ones, never 0.
+    units: Mapping[str, int] = field(default_factory=dict, hash=False)
+    #: Hardware slices, by the resource's name before any renaming.
+    slices: Mapping[str, Slice] = field(default_factory=dict, hash=False)
+    #: Why nothing can be placed now: a key of ``REASON_TEXT``.
+    unusable: str | None = None
+    #: By which a pod asks for a whole GPU; None without exclusive units of a device plugin. It stays while
+    #: the node is unusable: pods that hold its GPUs must still be counted.
+    whole_resource: str | None = None
+    #: Why no share lands on this node, not even when it is empty: a key of ``REASON_TEXT``, or None.
+    share_refusal: str | None = None

@@ -1,0 +1,161 @@
+"""From a pod in the API to what it holds of its node.
+
+Admission should keep placement annotations honest; the ledger does not rely on it. What cannot be read
+is never taken for "holds nothing": the pod is marked undecodable and its node gives out no device.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from extender.core import names
+from extender.core.errors import InputError
+from extender.core.request import GpuRequest
+from extender.core.resources import requested
+from extender.core.values import PodOnNode, Reservation, ShareOnGpu
+
+Pod = Mapping[str, Any]
+
+
+def uid_of(pod: Pod) -> str:
+    """The pod's UID, or an empty string."""
+    return str((pod.get("metadata") or {}).get("uid") or "")
+
+
+def namespaced_name(pod: Pod) -> tuple[str, str]:
+    """Namespace and name."""
+    metadata = pod.get("metadata") or {}
+    return str(metadata.get("namespace") or "default"), str(metadata.get("name") or "")
+
+
+def node_of(pod: Pod) -> str | None:
+    """The node that the pod is bound to, or None."""
+    return (pod.get("spec") or {}).get("nodeName") or None
+
+
+def annotations_of(pod: Pod) -> Mapping[str, Any]:
+    """The pod's annotations; empty where there are none."""
+    annotations = (pod.get("metadata") or {}).get("annotations")
+    return annotations if isinstance(annotations, Mapping) else {}
+
+
+def is_reservation(pod: Pod) -> bool:
+    """Whether this is a reservation pod: only the extender may create pods in that namespace."""
+    return namespaced_name(pod)[0] == names.RESERVATION_NAMESPACE
+
+
+def has_ended(pod: Pod) -> bool:
+    """Succeeded or Failed, and no container running.
+
+    A deletion that was only asked for ends nothing: the process still runs.
+    """
+    status = pod.get("status") or {}
+    if status.get("phase") not in ("Succeeded", "Failed"):
+        return False
+    statuses = [
+        *(status.get("initContainerStatuses") or ()),
+        *(status.get("containerStatuses") or ()),
+        *(status.get("ephemeralContainerStatuses") or ()),
+    ]
+    return not any((container.get("state") or {}).get("running") for container in statuses)
+
+
+def pod_on_node(pod: Pod) -> PodOnNode | None:
+    """What a bound user pod holds; None if it is unbound or has ended."""
+    node = node_of(pod)
+    if node is None or has_ended(pod):
+        return None
+    namespace, name = namespaced_name(pod)
+    shares, undecodable = _shares(annotations_of(pod))
+    resources, unreadable = _resources(pod)
+    return PodOnNode(
+        uid=uid_of(pod),
+        namespace=namespace,
+        name=name,
+        node=node,
+        resources=resources,
+        shares=shares,
+        compute_mode=_compute_mode(pod),
+        observed=True,
+        undecodable=undecodable or unreadable,
+    )
+
+
+def reservation_of(pod: Pod) -> Reservation | None:
+    """A bound reservation pod; None if it is unbound."""
+    node = node_of(pod)
+    if node is None:
+        return None
+    annotations = annotations_of(pod)
+    memory_mib, undecodable = _device_memory(annotations)
+    return Reservation(
+        id=namespaced_name(pod)[1],
+        node=node,
+        uid=uid_of(pod),
+        device=annotations.get(names.DEVICE) or None,
+        memory_mib=memory_mib,
+        boot_id=annotations.get(names.BOOT_ID) or None,
+        resources={r: n for r, n in _resources(pod)[0].items() if not r.startswith(names.NVIDIA_DOMAIN)},
+        closing=bool((pod.get("metadata") or {}).get("deletionTimestamp")),
+        ended=has_ended(pod),
+        undecodable=undecodable,
+    )
+
+
+def placement_annotations(pod: PodOnNode, containers: tuple[str, ...]) -> dict[str, str]:
+    """What the Binding writes on a pod that holds shares. ``_shares`` reads it back.
+
+    ``memory-mib`` is the share on each device: one number, or one per device where they differ.
+    """
+    devices = ",".join(share.uuid or "" for share in pod.shares)
+    sizes = [str(share.mib) for share in pod.shares]
+    return {
+        names.SHARED_GPUS: ",".join(share.gpu_id for share in pod.shares),
+        names.VISIBLE_DEVICES: devices,
+        names.MEMORY_MIB: sizes[0] if len(set(sizes)) == 1 else ",".join(sizes),
+        **{f"{names.CONTAINER_PREFIX}{name}{names.DEVICES_SUFFIX}": devices for name in containers},
+    }
+
+
+def _shares(annotations: Mapping[str, Any]) -> tuple[tuple[ShareOnGpu, ...], str | None]:
+    written = [annotations.get(key) for key in (names.SHARED_GPUS, names.VISIBLE_DEVICES, names.MEMORY_MIB)]
+    if not any(written):
+        return (), None
+    ids, devices, sizes = ([part.strip() for part in str(value or "").split(",")] for value in written)
+    if len(sizes) == 1:
+        sizes *= len(ids)
+    if not len(ids) == len(devices) == len(sizes):
+        return (), f"{names.SHARED_GPUS}, {names.VISIBLE_DEVICES} and {names.MEMORY_MIB} differ in length"
+    if not all(ids) or not all(devices) or len(set(devices)) != len(devices):
+        return (), f"{names.SHARED_GPUS} and {names.VISIBLE_DEVICES} must name different devices"
+    mib = [_positive(size) for size in sizes]
+    if any(size is None for size in mib):
+        return (), f"{names.MEMORY_MIB} must be positive integers"
+    return tuple(ShareOnGpu(*share) for share in zip(ids, devices, [m or 0 for m in mib], strict=True)), None
+
+
+def _device_memory(annotations: Mapping[str, Any]) -> tuple[int | None, str | None]:
+    text = annotations.get(names.DEVICE_MEMORY_MIB)
+    if text is None:
+        return None, None
+    mib = _positive(str(text))
+    return mib, None if mib else f"{names.DEVICE_MEMORY_MIB} must be a positive integer"
+
+
+def _positive(text: str) -> int | None:
+    if not text.isascii() or not text.isdigit() or len(text) > 12:
+        return None
+    return int(text) or None
+
+
+def _resources(pod: Pod) -> tuple[Mapping[str, int], str | None]:
+    try:
+        return requested(pod), None
+    except InputError as error:
+        return {}, str(error)
+
+
+def _compute_mode(pod: Pod) -> str:
+    request = GpuRequest.from_pod(pod)
+    if isinstance(request, GpuRequest) and request.share is not None:
+        return request.share.compute_mode
+    return names.TIME_SLICING

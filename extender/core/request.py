@@ -1,0 +1,150 @@
+"""From a pod to what it asks for, or to the one sentence that refuses it.
+
+The only parser: filter, bind, explain, the simulator and the embedded cluster all use it, and the admission
+policies agree with it by test. No input makes it raise.
+"""
+
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+from functools import lru_cache
+from typing import Final
+
+from extender.core import dialects, rules
+from extender.core.dialects import Wish
+from extender.core.errors import InputError
+from extender.core.names import (
+    CPU,
+    GPU_FRACTION,
+    GPU_MEMORY,
+    GPU_RESOURCE,
+    MEMORY,
+    NUM_DEVICES,
+    NVIDIA_DOMAIN,
+    PLACEMENT_STRATEGY,
+    TIME_SLICING,
+)
+from extender.core.pod import Json, PodSpec, annotations, container_names, read_spec
+from extender.core.quantity import rounded_up
+from extender.core.resources import peak, requested_by
+
+# The key under which a container's part of the share is added up.
+_MIB: Final = "mib"
+
+
+@dataclass(frozen=True, slots=True)
+class InvalidRequest:
+    """A refusal: nobody can grant what the pod asks for."""
+
+    #: Names annotation (or container and resource), value and rule; the same at every try.
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """A part of one GPU, on each of ``devices`` different GPUs."""
+
+    #: Above 0 and below 1. Exactly one of ``fraction`` and ``memory_mib`` is given.
+    fraction: Fraction | None = None
+    #: MiB on each device, at least 1.
+    memory_mib: int | None = None
+    devices: int = 1
+    #: Pods of different modes never meet on one GPU.
+    compute_mode: str = TIME_SLICING
+
+    def __post_init__(self) -> None:
+        if (self.fraction is None) == (self.memory_mib is None):
+            raise ValueError("a share has either a fraction or an amount of memory")
+
+    def mib_of(self, gpu_memory_mib: int) -> int:
+        """MiB on each device, where a GPU has ``gpu_memory_mib``; rounded down: the parts fit the whole."""
+        if self.fraction is None:
+            assert self.memory_mib is not None
+            return self.memory_mib
+        return max(1, self.fraction.numerator * gpu_memory_mib // self.fraction.denominator)
+
+
+@dataclass(frozen=True, slots=True)
+class GpuRequest:
+    """What a pod asks for, by the rules that kube-scheduler and the annotations follow."""
+
+    share: Share | None
+    #: Resource → amount as kube-scheduler counts it, CPU in thousandths; see ``resources.requested``.
+    resources: Mapping[str, int] = field(hash=False)
+    #: The resources of NVIDIA's domain among them, sorted by name, every count above 0.
+    gpus: tuple[tuple[str, int], ...] = ()
+    #: Containers that see the share, init containers first; empty without a share.
+    containers: tuple[str, ...] = ()
+    #: The pod's own placement strategy; None leaves it to the service's setting.
+    strategy: str | None = None
+
+    @classmethod
+    def from_pod(cls, pod: object) -> "GpuRequest | InvalidRequest":
+        """Read a pod as in Kubernetes' JSON; whatever it is, the answer is a request or a refusal."""
+        try:
+            return _parse(pod)
+        except InputError as error:
+            return InvalidRequest(str(error))
+
+    @property
+    def asks_for_gpu(self) -> bool:
+        """Whether the pod has to do with GPUs at all."""
+        return self.share is not None or bool(self.gpus)
+
+    @property
+    def whole_gpus(self) -> int:
+        """Units of ``nvidia.com/gpu``: whole GPUs, where the node does not share them itself."""
+        return self.resources.get(GPU_RESOURCE, 0)
+
+    @property
+    def cpu_milli(self) -> int:
+        """CPU in thousandths of a core."""
+        return self.resources.get(CPU, 0)
+
+    @property
+    def memory_bytes(self) -> int:
+        """Main memory, not the GPU's."""
+        return self.resources.get(MEMORY, 0)
+
+    @property
+    def shape(self) -> Hashable:
+        """Equal for requests that placement treats alike, whatever their containers are called."""
+        return (self.share, self.gpus, self.cpu_milli, self.memory_bytes, self.strategy)
+
+
+def _parse(pod: object) -> GpuRequest:
+    wish = dialects.read(annotations(pod))
+    spec = read_spec(pod)
+    resources = requested_by(spec)
+    gpus = tuple(
+        sorted(
+            [(name, count) for name, count in resources.items() if count and name.startswith(NVIDIA_DOMAIN)]
+        )
+    )
+    if wish is None:
+        return GpuRequest(None, resources, gpus)
+    names = rules.Containers(container_names(spec.init_containers), container_names(spec.containers))
+    shared = rules.check(wish, names, gpus)
+    strategy = wish.pod_level.get(PLACEMENT_STRATEGY)
+    share = _share(wish, spec, rules.compute_mode(wish, shared[0])) if shared else None
+    return GpuRequest(share, resources, gpus, shared, strategy.value if strategy else None)
+
+
+def _share(wish: Wish, spec: PodSpec, compute_mode: str) -> Share:
+    devices = int(wish.pod_level[NUM_DEVICES].value) if NUM_DEVICES in wish.pod_level else 1
+    if GPU_FRACTION in wish.pod_level:
+        return Share(_fraction(wish.pod_level[GPU_FRACTION].value), None, devices, compute_mode)
+    if GPU_MEMORY in wish.pod_level:
+        return Share(None, int(wish.pod_level[GPU_MEMORY].value), devices, compute_mode)
+    mib = peak(spec, lambda container: _container_mib(wish, container))[_MIB]
+    return Share(None, mib, devices, compute_mode)
+
+
+def _container_mib(wish: Wish, container: Json) -> dict[str, int]:
+    name = container.get("name")
+    size = wish.limit_bytes(name) if isinstance(name, str) else Fraction(0)
+    return {_MIB: rounded_up(size / dialects.MIB)}
+
+
+# Few different texts are in use, and each takes longer to read than the rest of the pod.
+_fraction: Final = lru_cache(maxsize=1024)(Fraction)

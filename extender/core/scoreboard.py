@@ -1,0 +1,115 @@
+"""For each shape of request, the verdict on every node, kept as arrays; only changed nodes are judged again.
+
+A decision then costs one array look-up per name in the request, however large the cluster is.
+"""
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from itertools import repeat
+from typing import Final
+
+import numpy as np
+from cachetools import LRUCache
+from numpy.typing import NDArray
+
+#: The position of every name that is not known: the last slot of each array.
+UNKNOWN: Final = -1
+#: Code of a node that fits; all others are reasons.
+FITS: Final = 0
+
+Judge = Callable[[str], tuple[float, int]]
+
+
+@dataclass(slots=True)
+class Verdicts:
+    """One request shape's view of the cluster. The last slot stands for unknown nodes."""
+
+    #: Smaller is better; +inf where the request does not fit.
+    cost: NDArray[np.float64]
+    #: FITS or the code of a reason.
+    code: NDArray[np.int16]
+    #: How much of the journal these arrays have seen.
+    seen: int
+
+
+class Scoreboard:
+    """Positions of nodes, a journal of changes, and the verdicts per shape."""
+
+    def __init__(self, *, unknown_code: int, shapes: int = 256, journal: int = 1 << 16) -> None:
+        self._unknown = unknown_code
+        self._position: dict[str, int] = {}
+        self._names: list[str] = []
+        #: Positions in the order in which they changed; the first one is number ``_dropped``.
+        self._journal: list[int] = []
+        self._dropped = 0
+        self._longest = journal
+        self._verdicts: LRUCache[Hashable, Verdicts] = LRUCache(maxsize=shapes)
+
+    def touch(self, name: str) -> None:
+        """That node changed: whatever was judged of it is void."""
+        position = self._position.get(name)
+        if position is None:
+            position = self._position[name] = len(self._names)
+            self._names.append(name)
+        self._journal.append(position)
+        if len(self._journal) > 2 * self._longest:
+            del self._journal[: self._longest]
+            self._dropped += self._longest
+
+    def forget_verdicts(self) -> None:
+        """What nodes are worth has changed as a whole."""
+        self._verdicts.clear()
+
+    def positions(self, nodes: Sequence[str]) -> NDArray[np.int64]:
+        """Where these nodes are in the arrays; UNKNOWN for names never seen."""
+        return np.fromiter(map(self._position.get, nodes, repeat(UNKNOWN)), np.int64, len(nodes))
+
+    def names(self, positions: NDArray[np.int64]) -> list[str]:
+        """The nodes at these positions."""
+        return [self._names[position] for position in positions.tolist()]
+
+    def verdicts(self, shape: Hashable, judge: Judge) -> Verdicts:
+        """The arrays for that shape, brought up to date by judging what has changed since."""
+        known = self._verdicts.get(shape)
+        if known is None or known.seen < self._dropped:
+            known = self._fresh(len(self._names))
+            stale: Sequence[int] = range(len(self._names))
+        else:
+            stale = list(set(self._journal[known.seen - self._dropped :]))
+            known = self._grown(known)
+        for position in stale:
+            known.cost[position], known.code[position] = judge(self._names[position])
+        known.seen = self._dropped + len(self._journal)
+        self._verdicts[shape] = known
+        return known
+
+    def _fresh(self, count: int) -> Verdicts:
+        return Verdicts(
+            np.full(count + 1, np.inf), np.full(count + 1, self._unknown, np.int16), seen=self._dropped
+        )
+
+    def _grown(self, known: Verdicts) -> Verdicts:
+        if len(known.cost) == len(self._names) + 1:
+            return known
+        grown = self._fresh(len(self._names))
+        old = len(known.cost) - 1
+        grown.cost[:old] = known.cost[:old]
+        grown.code[:old] = known.code[:old]
+        return grown
+
+
+def best(cost: NDArray[np.float64], positions: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    """The ``count`` (0 = all) different positions of least cost, best first; ties by position, +inf left out."""
+    asked = np.zeros(len(cost), bool)
+    asked[positions] = True
+    positions = np.flatnonzero(asked & (cost != np.inf))
+    costs = cost[positions]
+    if len(positions) > count > 0:
+        limit = np.partition(costs, count - 1)[count - 1]
+        below, tied = positions[costs < limit], positions[costs == limit]
+        missing = count - len(below)
+        if len(tied) > missing:
+            tied = np.partition(tied, missing - 1)[:missing]
+        positions = np.concatenate([below, tied])
+        costs = cost[positions]
+    return positions[np.lexsort((positions, costs))]

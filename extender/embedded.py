@@ -1,0 +1,167 @@
+"""A cluster in memory, loaded from what kubectl prints: a ``KubeApi`` that needs no cluster.
+
+It answers as an API server does (UIDs, resource versions, conflicts) and plays, for reservation pods only, the
+scheduler, device plugin and agent: such a pod is bound and reports a device at once, never one that something holds.
+Nothing here awaits, so each call is one step.
+"""
+
+import copy
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import count
+from typing import Any
+
+from extender.binding.api import Pod
+from extender.core import names
+from extender.core.decisions import Decisions
+from extender.core.errors import Conflict, NotFound, Refused
+from extender.core.nodereader import read_nodes
+from extender.core.podreader import annotations_of, is_reservation, namespaced_name, node_of, uid_of
+from extender.core.request import GpuRequest, InvalidRequest
+from extender.reflector import Reflector
+from extender.snapshot import Snapshot
+
+_DEVICES = uuid.UUID("5d0b3f0a-6f0e-4b53-9f0c-8b4b8d6c6a57")
+
+
+class EmbeddedCluster:
+    """Nodes and pods of a snapshot; every change reaches the ledger before the call returns."""
+
+    def __init__(self, snapshot: Snapshot, decisions: Decisions) -> None:
+        self._ledger = decisions.ledger
+        self._reflector = Reflector(decisions)
+        self._versions = count(1)
+        self._pods: dict[tuple[str, str], Pod] = {}
+        self.nodes: Mapping[str, Mapping[str, Any]] = {n["metadata"]["name"]: n for n in snapshot.nodes}
+        for pod in snapshot.pods:
+            self._pods[namespaced_name(pod)] = self._versioned(copy.deepcopy(dict(pod)))
+        self._reflector.nodes(
+            read_nodes(snapshot.nodes, snapshot.resource_slices, snapshot.resource_claims)
+        )
+        self._reflector.pods(self._pods.values())
+
+    # --- KubeApi ------------------------------------------------------------------------------------------
+
+    async def get_pod(self, namespace: str, name: str) -> Pod:
+        """See KubeApi."""
+        return copy.deepcopy(self._find(namespace, name))
+
+    async def create_pod(self, pod: Mapping[str, Any]) -> Pod:
+        """See KubeApi. A reservation pod comes back bound, with a device."""
+        stored = copy.deepcopy(dict(pod))
+        key = namespaced_name(stored)
+        if key in self._pods:
+            raise Conflict(f'pods "{key[1]}" already exists in namespace {key[0]}')
+        metadata = stored.setdefault("metadata", {})
+        metadata["namespace"] = key[0]
+        metadata["uid"] = metadata.get("uid") or str(uuid.uuid4())
+        stored.setdefault("status", {"phase": "Pending"})
+        if is_reservation(stored):
+            self._start_reservation(stored)
+        self._store(stored)
+        return copy.deepcopy(stored)
+
+    async def delete_pod(self, namespace: str, name: str, uid: str) -> None:
+        """See KubeApi. The pod is gone when this returns."""
+        pod = self._find(namespace, name)
+        if uid and uid_of(pod) != uid:
+            raise Conflict(f"pod {namespace}/{name} has UID {uid_of(pod)}, not {uid}")
+        del self._pods[namespace, name]
+        self._reflector.pod_gone(pod)
+
+    async def bind_pod(self, binding: Mapping[str, Any]) -> None:
+        """See KubeApi: one update sets the node and merges the annotations."""
+        metadata = binding["metadata"]
+        pod = self._find(metadata["namespace"], metadata["name"])
+        self._may_bind(pod, metadata)
+        bound = copy.deepcopy(pod)
+        bound["spec"]["nodeName"] = binding["target"]["name"]
+        merged = {**annotations_of(bound), **metadata.get("annotations", {})}
+        if merged:
+            bound["metadata"]["annotations"] = merged
+        bound["status"] = {**(bound.get("status") or {}), "conditions": _scheduled(bound)}
+        self._store(bound)
+
+    # --- what users do ------------------------------------------------------------------------------------
+
+    async def submit(self, pod: Mapping[str, Any]) -> Pod:
+        """A user creates a pod. Raises Conflict, or Refused with the sentence that says why."""
+        sentence = refusal(pod)
+        if sentence is not None:
+            raise Refused(sentence)
+        return await self.create_pod(pod)
+
+    def pods(self) -> Iterator[Pod]:
+        """Every pod; not to be changed."""
+        return iter(tuple(self._pods.values()))
+
+    def find(self, namespace: str, name: str) -> Pod | None:
+        """The pod, not to be changed, or None."""
+        return self._pods.get((namespace, name))
+
+    # --- inside -------------------------------------------------------------------------------------------
+
+    def _find(self, namespace: str, name: str) -> Pod:
+        pod = self._pods.get((namespace, name))
+        if pod is None:
+            raise NotFound(f'pods "{name}" not found in namespace {namespace}')
+        return pod
+
+    def _may_bind(self, pod: Pod, metadata: Mapping[str, Any]) -> None:
+        if metadata.get("uid") and metadata["uid"] != uid_of(pod):
+            raise Conflict(f"the pod's UID is {uid_of(pod)}, not {metadata['uid']}")
+        version = pod["metadata"]["resourceVersion"]
+        if metadata.get("resourceVersion") not in (None, version):
+            raise Conflict(f"the pod is at version {version}, not {metadata['resourceVersion']}")
+        if node_of(pod) is not None:
+            raise Conflict(f"pod {metadata['name']} is already assigned to node {node_of(pod)}")
+        if (pod.get("spec") or {}).get("schedulingGates"):
+            raise Conflict(f"pod {metadata['name']} has scheduling gates")
+
+    def _store(self, pod: Pod) -> None:
+        self._pods[namespaced_name(pod)] = self._versioned(pod)
+        self._reflector.pod(pod)
+
+    def _versioned(self, pod: Pod) -> Pod:
+        pod["metadata"]["resourceVersion"] = str(next(self._versions))
+        return pod
+
+    def _start_reservation(self, pod: Pod) -> None:
+        terms = pod["spec"]["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+        node = terms["nodeSelectorTerms"][0]["matchFields"][0]["values"][0]
+        state = self._ledger.state(node)
+        if state is None or state.inventory.memory_mib is None:
+            raise Refused(f"node {node} has no GPU that a reservation pod could hold")
+        pod["spec"]["nodeName"] = node
+        pod["status"] = {"phase": "Running"}
+        pod["metadata"]["annotations"] = {
+            names.DEVICE: self._free_device(node),
+            names.DEVICE_MEMORY_MIB: str(state.inventory.memory_mib),
+            **({names.BOOT_ID: state.node.boot_id} if state.node.boot_id else {}),
+        }
+
+    def _free_device(self, node: str) -> str:
+        held = {r.device for r in self._ledger.reservations(node)}
+        held |= {share.uuid for pod in self._ledger.pods(node) for share in pod.shares}
+        devices = (f"GPU-{uuid.uuid5(_DEVICES, f'{node}/{index}')}" for index in count())
+        return next(device for device in devices if device not in held)
+
+
+def refusal(pod: Mapping[str, Any]) -> str | None:
+    """Why a user may not create that pod, in one sentence; None if he may."""
+    request = GpuRequest.from_pod(pod)
+    if isinstance(request, InvalidRequest):
+        return request.sentence
+    forged = sorted(key for key in annotations_of(pod) if key.startswith(names.PREFIX))
+    if forged:
+        return f"annotation {forged[0]} is written by gpu-extender alone"
+    if is_reservation(pod):
+        return f"namespace {names.RESERVATION_NAMESPACE} takes no pods but gpu-extender's own"
+    if request.share is not None and node_of(pod) is not None:
+        return f"spec.nodeName is {node_of(pod)}: a pod that asks for a share must be placed by gpu-extender"
+    return None
+
+
+def _scheduled(pod: Pod) -> Sequence[Mapping[str, str]]:
+    others = [c for c in (pod.get("status") or {}).get("conditions") or () if c.get("type") != "PodScheduled"]
+    return [*others, {"type": "PodScheduled", "status": "True"}]

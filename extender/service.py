@@ -1,0 +1,64 @@
+"""The parts of a running extender, put together; which cluster it serves is the caller's choice."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+from uuid import uuid4
+
+from extender.binding.api import KubeApi, Pod
+from extender.binding.bind import Binder
+from extender.binding.reservations import Reservations
+from extender.config import Settings
+from extender.core.consistency import Difference, differences
+from extender.core.decisions import Decisions, Policy
+from extender.embedded import EmbeddedCluster
+from extender.metrics import Metrics
+from extender.snapshot import Snapshot
+
+
+class Cluster(KubeApi, Protocol):
+    """A cluster that is also read from memory: what explain and check need."""
+
+    nodes: Mapping[str, Mapping[str, Any]]
+
+    def find(self, namespace: str, name: str) -> Pod | None:
+        """The pod as last seen, or None."""
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """What the routes work on."""
+
+    settings: Settings
+    decisions: Decisions
+    binder: Binder
+    reservations: Reservations
+    cluster: EmbeddedCluster
+    metrics: Metrics
+    #: Why the ledger is not in step with the API yet; None once it is.
+    not_ready: Callable[[], str | None]
+
+    def differences(self) -> list[Difference]:
+        """What ledger and API disagree on now."""
+        return differences(self.decisions.ledger, self.cluster.nodes.values(), self.cluster.pods())
+
+
+def policy_of(settings: Settings) -> Policy:
+    """The settings that decisions depend on."""
+    return Policy(settings.shortlist, settings.strategy, settings.preemption)
+
+
+def embedded_service(
+    settings: Settings, snapshot: Snapshot, clock: Callable[[], float] = time.monotonic
+) -> Service:
+    """The service on the embedded cluster: in step from the start."""
+    decisions = Decisions(policy_of(settings), claim_ttl=settings.claim_ttl, timer=clock)
+    cluster = EmbeddedCluster(snapshot, decisions)
+    reservations = Reservations(cluster, decisions.ledger, scheduler="gpu-scheduler", image="gpu-extender")
+    binder = Binder(cluster, decisions, reservations, process=uuid4().hex[:8], clock=clock)
+    metrics = Metrics(decisions.ledger, binder.oldest_assumed)
+    service = Service(settings, decisions, binder, reservations, cluster, metrics, lambda: None)
+    for difference in service.differences():
+        metrics.differences.labels(difference.kind).inc()
+    return service

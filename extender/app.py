@@ -72,14 +72,15 @@ def add_read_routes(app: FastAPI, service: Service) -> None:
             return to_json({"detail": f"pod {namespace}/{pod} is not known"}, 404)
         return to_json(explain(service.decisions, found, service.cluster.nodes.get))
 
-    for path, endpoint in {
+    routes: dict[str, Callable[..., Awaitable[Response]]] = {
         "/healthz": healthz,
         "/readyz": readyz,
         "/metrics": metrics,
         "/inspect": inspect,
         "/check": check,
         "/explain/{namespace}/{pod}": explain_pod,
-    }.items():
+    }
+    for path, endpoint in routes.items():
         app.add_api_route(path, endpoint, methods=["GET"], response_class=Response)
 
 

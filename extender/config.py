@@ -36,7 +36,7 @@ class Settings(BaseModel):
     observe_host: str | None = Field(None, description="address of a second listener with the GET paths only")
     observe_port: Port | None = Field(None, description="port of that second listener")
     shortlist: int = Field(16, ge=0, description="how many nodes filter returns; 0 = all that fit")
-    strategy: Literal["binpack", "spread"] = Field(names.BINPACK, description="how pods are placed")
+    strategy: Literal["binpack", "spread", "fgd", "adaptive"] = Field(names.BINPACK, description="how pods are placed")
     claim_ttl: float = Field(5.0, gt=0, description="seconds a claim lasts without a bind")
     bind_timeout: float = Field(8.0, gt=0, description="seconds a bind may take; below kube-scheduler's httpTimeout")
     max_body_mib: int = Field(64, ge=1, description="MiB of a request body; above it 413")

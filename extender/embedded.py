@@ -35,9 +35,7 @@ class EmbeddedCluster:
         self.nodes: Mapping[str, Mapping[str, Any]] = {n["metadata"]["name"]: n for n in snapshot.nodes}
         for pod in snapshot.pods:
             self._pods[namespaced_name(pod)] = self._versioned(copy.deepcopy(dict(pod)))
-        self._reflector.nodes(
-            read_nodes(snapshot.nodes, snapshot.resource_slices, snapshot.resource_claims)
-        )
+        self._reflector.nodes(read_nodes(snapshot.nodes, snapshot.resource_slices, snapshot.resource_claims))
         self._reflector.pods(self._pods.values())
 
     # --- KubeApi ------------------------------------------------------------------------------------------

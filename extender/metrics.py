@@ -26,7 +26,10 @@ class Metrics:
             buckets=_BUCKETS,
         )
         self.results = Counter(
-            "gpu_extender_verb_results", "Answers by verb and result.", ["verb", "result"], registry=self.registry
+            "gpu_extender_verb_results",
+            "Answers by verb and result.",
+            ["verb", "result"],
+            registry=self.registry,
         )
         self.rejections = Counter(
             "gpu_extender_node_rejections",

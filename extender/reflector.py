@@ -60,6 +60,4 @@ class Reflector:
             return
         self._ledger.put_reservation(reservation)
         if reservation.device is not None and reservation.memory_mib is not None:
-            self._ledger.report(
-                reservation.node, reservation.id, reservation.device, reservation.memory_mib
-            )
+            self._ledger.report(reservation.node, reservation.id, reservation.device, reservation.memory_mib)

@@ -49,9 +49,7 @@ def policy_of(settings: Settings) -> Policy:
     return Policy(settings.shortlist, settings.strategy, settings.preemption)
 
 
-def embedded_service(
-    settings: Settings, snapshot: Snapshot, clock: Callable[[], float] = time.monotonic
-) -> Service:
+def embedded_service(settings: Settings, snapshot: Snapshot, clock: Callable[[], float] = time.monotonic) -> Service:
     """The service on the embedded cluster: in step from the start."""
     decisions = Decisions(policy_of(settings), claim_ttl=settings.claim_ttl, timer=clock)
     cluster = EmbeddedCluster(snapshot, decisions)

@@ -13,10 +13,11 @@ import orjson
 
 from extender.core import names
 from extender.core.errors import InputError
-from extender.core.intree import blockers, is_gated, unapplied_rules
+from extender.core.intree import blockers, is_gated
 from extender.core.nodereader import allocatable
 from extender.core.podreader import annotations_of, has_ended, namespaced_name, node_of, uid_of
 from extender.core.resources import requested
+from extender.core.unapplied import unapplied_rules
 from extender.verbs import Verbs
 
 Json = dict[str, Any]
@@ -114,8 +115,8 @@ class Cycle:
     async def _best(self, pod: Object, passed: Sequence[str]) -> str:
         if len(passed) == 1:
             return passed[0]
-        scored = await self._extender.call("prioritize", {"Pod": pod, "Nodes": None, "NodeNames": passed})
-        scores = {entry["Host"]: entry["Score"] for entry in scores}
+        body = {"Pod": pod, "Nodes": None, "NodeNames": passed}
+        scores = {entry["Host"]: entry["Score"] for entry in await self._extender.call("prioritize", body)}
         # Among equals, in-tree scoring prefers the least used node.
         return max(passed, key=lambda name: (scores.get(name, 0), self._account.free[name].get(names.CPU, 0)))
 
@@ -145,7 +146,11 @@ class Cycle:
     def _waits(self, pod: Object, reasons: Counter[str]) -> Outcome:
         namespace, name = namespaced_name(pod)
         return Outcome(
-            namespace, name, uid_of(pod), reasons=dict(reasons.most_common()), not_applied=unapplied_rules(pod)
+            namespace,
+            name,
+            uid_of(pod),
+            reasons=dict(reasons.most_common()),
+            not_applied=unapplied_rules(pod),
         )
 
 

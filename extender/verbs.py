@@ -42,7 +42,12 @@ class Verbs:
         return Answer(
             wire.filter_result(args, found.nodes, found.failed, found.unresolvable),
             "fits" if found.nodes else "unfit",
-            {**_who(pod), "asked": len(nodes), "passed": len(found.nodes), "rejected": dict(found.rejections)},
+            {
+                **_who(pod),
+                "asked": len(nodes),
+                "passed": len(found.nodes),
+                "rejected": dict(found.rejections),
+            },
         )
 
     async def prioritize(self, body: bytes) -> Answer:

@@ -4,6 +4,7 @@ Source: k8s.io/kube-scheduler/extender/v1/types.go (its structs have no JSON tag
 kube-scheduler may send more. Answers are plain dictionaries written by orjson, always with Content-Length.
 """
 
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, StrictStr, ValidationError
@@ -109,9 +110,7 @@ def read(model: type[_Model], body: bytes) -> _Model:
         raise InputError(f"{model.__name__}: {where}: {first['msg']}") from error
 
 
-def filter_result(
-    args: ExtenderArgs, passed: list[str], failed: Json, unresolvable: Json, error: str = ""
-) -> Json:
+def filter_result(args: ExtenderArgs, passed: list[str], failed: Json, unresolvable: Json, error: str = "") -> Json:
     """ExtenderFilterResult, in the form in which the nodes came."""
     nodes: Json | None = None
     if args.NodeNames is None and args.Nodes is not None:
@@ -150,5 +149,3 @@ def _name(item: Json, index: int) -> str:
     if not isinstance(name, str):
         raise InputError(f"ExtenderArgs: Nodes.items.{index}.metadata.name: must be a string")
     return name
-
-

@@ -24,7 +24,9 @@ def _settings_options(command: _Command) -> _Command:
     for name, field in reversed(Settings.model_fields.items()):
         option = "--" + name.replace("_", "-")
         default = "" if field.default is None else f" [default: {_shown(field)}]"
-        command = click.option(option, name, default=None, help=f"{field.description}{default}", **_kind(field))(command)
+        command = click.option(option, name, default=None, help=f"{field.description}{default}", **_kind(field))(
+            command
+        )
     return command
 
 
@@ -60,7 +62,7 @@ def _observe_socket(settings: Settings) -> socket.socket | None:
         return None
     if settings.observe_port is None:
         raise InputError("observe-port: must be set where observe-host is")
-    return _socket("observe-host/observe-port", settings.observe_host or "0.0.0.0", settings.observe_port)  # noqa: S104
+    return _socket("observe-host/observe-port", settings.observe_host or "0.0.0.0", settings.observe_port)
 
 
 def _socket(names: str, host: str, port: int) -> socket.socket:

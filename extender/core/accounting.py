@@ -38,9 +38,7 @@ class _Gpu:
     used_mib: int = 0
 
     def add(self, pod: PodOnNode, share: ShareOnGpu) -> None:
-        self.shares.append(
-            HeldShare(pod.uid, pod.namespace, pod.name, share.mib, pod.state, pod.observed)
-        )
+        self.shares.append(HeldShare(pod.uid, pod.namespace, pod.name, share.mib, pod.state, pod.observed))
         self.used_mib += share.mib
         self.usable = self.usable and self.mode in (None, pod.compute_mode)
         self.mode = pod.compute_mode
@@ -158,13 +156,12 @@ def _whole_held(node: Node, pods: Iterable[PodOnNode]) -> int:
     return node.claimed_gpus + sum(pod.resources.get(resource, 0) for pod in pods)
 
 
-def _free(
-    node: Node, pods: Iterable[PodOnNode], reservations: Iterable[Reservation]
-) -> Mapping[str, int]:
+def _free(node: Node, pods: Iterable[PodOnNode], reservations: Iterable[Reservation]) -> Mapping[str, int]:
     taken: Counter[str] = Counter()
-    for holder in (*pods, *(r for r in reservations if not r.ended)):
-        taken[names.PODS] += 1
-        for resource, amount in holder.resources.items():
+    held = [pod.resources for pod in pods] + [r.resources for r in reservations if not r.ended]
+    taken[names.PODS] = len(held)
+    for resources in held:
+        for resource, amount in resources.items():
             taken[resource] += amount
     return {resource: total - taken[resource] for resource, total in node.allocatable.items()}
 

@@ -73,9 +73,7 @@ def _pod(ledger: Ledger, pod: Object, known: set[str]) -> Iterator[Difference]:
     yield from _against_request(where, pod, shown, ledger.state(shown.node))
 
 
-def _against_request(
-    where: str, pod: Object, shown: PodOnNode, state: NodeState | None
-) -> Iterator[Difference]:
+def _against_request(where: str, pod: Object, shown: PodOnNode, state: NodeState | None) -> Iterator[Difference]:
     request = GpuRequest.from_pod(pod)
     if not isinstance(request, GpuRequest) or shown.undecodable is not None:
         return

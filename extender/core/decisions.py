@@ -3,6 +3,7 @@
 filter has no lasting effect, bind decides (DESIGN 4.1). Between the two a pod holds a claim.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -10,23 +11,35 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from extender.core import names
+from extender.core import fleet, names
 from extender.core.claims import Claim, Claims
-from extender.core.inventory import Inventory
+from extender.core.codes import CODE, FITS, REASONS
+from extender.core.codes import UNKNOWN_NODE as UNKNOWN_CODE
+from extender.core.fleet import Fleet, Rows
+from extender.core.learned import Learned, refresh
 from extender.core.ledger import Ledger
+from extender.core.models import Product, Products, by_names, by_spec
+from extender.core.options import Nodes, Options, codes, is_plain, options
 from extender.core.placement import REASON_TEXT, Placement, Shortfall, Verdict, fit, with_placement
 from extender.core.podreader import uid_of
 from extender.core.request import GpuRequest, InvalidRequest
-from extender.core.scoreboard import FITS, Scoreboard, Verdicts, best
+from extender.core.scoreboard import Positions, Scoreboard, Verdicts, best
+from extender.core.seen import Seen
+from extender.core.shapes import Shape
 from extender.core.strategies import STRATEGIES, Strategy
 from extender.core.values import NodeState
+from extender.core.workload import Workload
 
 #: The range of an extender's scores: extender/v1 MinExtenderPriority, MaxExtenderPriority.
 BEST_SCORE: Final = 10
 
-_REASONS: Final = tuple((reason, resolvable) for reason in REASON_TEXT for resolvable in (False, True))
-_CODE: Final = {reason: code for code, reason in enumerate(_REASONS, start=1)}
-_UNKNOWN_CODE: Final = _CODE["UnknownNode", False]
+#: Gets a frozen copy of what was seen, and where to bring what was learned from it: now, or later.
+Refresher = Callable[[Seen, Callable[[Learned], None]], None]
+
+
+def at_once(seen: Seen, adopt: Callable[[Learned], None]) -> None:
+    """Learn in the middle of a decision: for replays, which must come out the same each time."""
+    adopt(refresh(seen))
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +67,26 @@ class Filtered:
 class Decisions:
     """One account, one set of claims, one scoreboard."""
 
-    def __init__(self, policy: Policy, *, claim_ttl: float, timer: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        *,
+        claim_ttl: float,
+        timer: Callable[[], float],
+        refresher: Refresher = at_once,
+        strategies: Mapping[str, Strategy] = STRATEGIES,
+    ) -> None:
         self.policy = policy
-        self._board = Scoreboard(unknown_code=_UNKNOWN_CODE)
-        self.ledger = Ledger(touched=self._board.touch)
-        self.claims = Claims(claim_ttl, timer, touched=self._board.touch)
+        self.workload = Workload()
+        self._refresher = refresher
+        self._strategies = strategies
+        self._board = Scoreboard(unknown_code=UNKNOWN_CODE)
+        self._fleet = Fleet()
+        #: Positions whose rows in the fleet are out of date.
+        self._changed: set[int] = set()
+        self._learned = refresh(self._seen())
+        self.ledger = Ledger(touched=self._touch)
+        self.claims = Claims(claim_ttl, timer, touched=self._touch)
 
     # --- the verbs ----------------------------------------------------------------------------------------
 
@@ -72,12 +100,13 @@ class Decisions:
             )
         uid = uid_of(pod)
         positions, verdicts = self._judged(request, uid, nodes)
-        codes = verdicts.code[positions]
-        rejections = _rejections(codes)
-        if not (codes == FITS).any():
-            return self._nothing_fits(nodes, codes, rejections)
+        self._learn(pod, uid, request, positions, verdicts)
+        found = verdicts.code[positions]
+        rejections = _rejections(found)
+        if not (found == FITS).any():
+            return self._nothing_fits(nodes, found, rejections)
         if not request.asks_for_gpu:
-            return Filtered(_distinct(nodes, codes), rejections=rejections)
+            return Filtered(_distinct(nodes, found), rejections=rejections)
         chosen = self._board.names(best(verdicts.cost, positions, self.policy.shortlist))
         if len(chosen) == 1:
             self._claim(uid, chosen[0], request)
@@ -111,44 +140,166 @@ class Decisions:
     def choose(self, node: str, request: GpuRequest) -> Verdict:
         """What bind gives the pod there; looks at no claim."""
         state = self.ledger.state(node)
-        if state is None:
-            return UNKNOWN_NODE
-        return fit(state, request, self.strategy_of(request).gpu_cost)
+        return UNKNOWN_NODE if state is None else self.place(state, request)[0]
+
+    def place(self, state: NodeState, request: GpuRequest) -> tuple[Verdict, Mapping[str, float]]:
+        """The best placement on a node that stands like that, and the terms of its cost; or why it does not fit."""
+        rows = self._fleet.row(state)
+        verdict = fit(state, request)
+        if isinstance(verdict, Shortfall):
+            return verdict, {}
+        choices, terms = self._choices(rows, np.ones(1, bool), request)
+        best_choice = int(sum(terms.values(), np.zeros(len(choices.node))).argmin())
+        return (
+            _placement(state, choices, best_choice),
+            {name: float(values[best_choice]) for name, values in terms.items()},
+        )
 
     def strategy_of(self, request: GpuRequest) -> Strategy:
         """The pod's own wish, else the setting."""
-        return STRATEGIES[request.strategy or self.policy.strategy]
+        return self._strategies[request.strategy or self.policy.strategy]
 
-    def cost(self, state: NodeState, request: GpuRequest, placement: Placement) -> Mapping[str, float]:
-        """The terms of the placement's cost, by the strategy that applies."""
-        return self.strategy_of(request).terms(state, request, placement)
+    # --- what is learned ----------------------------------------------------------------------------------
+
+    def saw(self, pod: Mapping[str, Any]) -> None:
+        """The API shows this pod: how a restarted process learns what people ask for."""
+        uid = uid_of(pod)
+        request = GpuRequest.from_pod(pod)
+        if uid and isinstance(request, GpuRequest) and not self.workload.knows(uid):
+            self._count(uid, request, by_spec(pod, self._products()))
+
+    def adopt(self, learned: Learned) -> None:
+        """From now on decide by this. Every cost may be another."""
+        self._learned = learned
+        self._board.forget_verdicts()
+
+    def fragmentation(self) -> Mapping[str, float]:
+        """Per node that has GPUs: MiB that are free but useless for the requests seen."""
+        rows, positions = self._gpu_rows()
+        nodes = Nodes.of(rows)
+        mib = self._learned.fragmentation.of(nodes) * nodes.card
+        return dict(zip(self._board.names(positions), mib.tolist(), strict=True))
+
+    def _learn(
+        self, pod: Mapping[str, Any], uid: str, request: GpuRequest, positions: NDArray[np.int64], verdicts: Verdicts
+    ) -> None:
+        if not uid or self.workload.knows(uid):
+            return
+        products = None
+        if request.asks_for_gpu and len(self._fleet.kinds) > 1:
+            products = by_spec(pod, self._products())
+            if products is None:
+                products = self._products_by_names(request, positions, verdicts)
+        self._count(uid, request, products)
+
+    def _count(self, uid: str, request: GpuRequest, products: Products) -> None:
+        self.workload.count(uid, Shape.of(request, products))
+        if self.workload.is_due():
+            self._refresher(self._seen(), self.adopt)
+
+    def _products(self) -> frozenset[Product]:
+        return frozenset(kind.product for kind in self._fleet.kinds if kind.card > 1)
+
+    def _products_by_names(
+        self, request: GpuRequest, positions: NDArray[np.int64], verdicts: Verdicts
+    ) -> Products:
+        facts = self._fleet.rows(len(self._board)).facts
+        named = np.zeros(len(self._board) + 1, bool)
+        named[positions] = True
+        roomy = (verdicts.code[:-1] == FITS) & (facts[:, fleet.CPU] >= request.cpu_milli)
+        roomy &= (facts[:, fleet.MEMORY] >= request.memory_bytes) & (facts[:, fleet.SLOTS] > 0)
+        count = len(self._fleet.kinds)
+        room = np.bincount(facts[roomy, fleet.KIND], minlength=count).tolist()
+        offered = np.bincount(facts[roomy & named[:-1], fleet.KIND], minlength=count).tolist()
+        return by_names(self._by_product(room), self._by_product(offered), self.workload.products)
+
+    def _by_product(self, counts: Sequence[int]) -> Mapping[Product, int]:
+        found: Counter[Product] = Counter()
+        for kind, count in zip(self._fleet.kinds, counts, strict=True):
+            if kind.card > 1:
+                found[kind.product] += count
+        return found
+
+    def _seen(self) -> Seen:
+        counts = self.workload.take()
+        rows, _ = self._gpu_rows()
+        return Seen(
+            tuple(counts), np.array(list(counts.values()), float), tuple(self._fleet.kinds), Nodes.of(rows)
+        )
+
+    def _gpu_rows(self) -> tuple[Rows, NDArray[np.int64]]:
+        """A copy of the rows of all nodes that have GPUs, and their positions."""
+        self._write_rows()
+        rows = self._fleet.rows(len(self._board))
+        positions = np.flatnonzero(rows.facts[:, fleet.KNOWN] * rows.facts[:, fleet.HAS_GPUS])
+        return rows.at(positions), positions
 
     # --- inside -------------------------------------------------------------------------------------------
 
-    def _judged(
-        self, request: GpuRequest, uid: str, nodes: Sequence[str]
-    ) -> tuple[NDArray[np.int64], Verdicts]:
+    def _touch(self, name: str) -> None:
+        self._changed.add(self._board.touch(name))
+
+    def _write_rows(self) -> None:
+        for position in self._changed:
+            self._fleet.put(position, self._with_claims(self._board.name(position), ""))
+        self._changed.clear()
+
+    def _judged(self, request: GpuRequest, uid: str, nodes: Sequence[str]) -> tuple[NDArray[np.int64], Verdicts]:
         """Positions of the nodes, and verdicts in which the pod's own claim does not count."""
-        key = (request.shape if request.asks_for_gpu else None, request.strategy)
-        verdicts = self._board.verdicts(key, lambda name: self._judge(name, request))
+        self._write_rows()
+        rows = self._fleet.rows(len(self._board))
+        verdicts = self._board.verdicts(
+            (request.shape, request.strategy), lambda stale: self._judge(rows.at(stale), request, stale)
+        )
         own = self.claims.of(uid)
         if own is not None:
-            position = self._board.positions([own.node])[0]
+            position = self._board.positions([own.node])
+            state = self._with_claims(own.node, uid)
             verdicts = Verdicts(verdicts.cost.copy(), verdicts.code.copy(), verdicts.seen)
-            verdicts.cost[position], verdicts.code[position] = self._judge(own.node, request, but_for=uid)
+            if state is not None:
+                alone = self._fleet.row(state)
+                verdicts.cost[position], verdicts.code[position] = self._judge(alone, request, position)
         return self._board.positions(nodes), verdicts
 
-    def _judge(self, name: str, request: GpuRequest, but_for: str = "") -> tuple[float, int]:
-        state = self._with_claims(name, but_for)
-        if state is None:
-            return np.inf, _UNKNOWN_CODE
-        if not request.asks_for_gpu and not has_gpus(state.inventory):
-            return -np.inf, FITS
+    def _judge(
+        self, rows: Rows, request: GpuRequest, positions: Positions
+    ) -> tuple[NDArray[np.float64], NDArray[np.int16]]:
+        """Cost and code of each row; ``positions`` are those of the rows."""
+        judged = codes(rows, request, tuple(self._fleet.sizes)) if is_plain(request) else self._fits(request, positions)
+        fits = judged == FITS
+        choices, terms = self._choices(rows, fits, request)
+        cost = np.full(len(rows), np.inf)
+        if len(choices.node):
+            first = np.flatnonzero(np.diff(choices.node, prepend=-1))
+            total = sum(terms.values(), np.zeros(len(choices.node)))
+            cost[choices.node[first]] = np.minimum.reduceat(total, first)
+        if not request.asks_for_gpu:
+            cost[fits & (rows.facts[:, fleet.HAS_GPUS] == 0)] = -np.inf
+        return cost, judged
+
+    def _fits(self, request: GpuRequest, positions: Positions) -> NDArray[np.int16]:
+        """Codes one by one: for GPU resources that the arrays do not hold."""
+        found = []
+        for position in np.arange(len(self._board))[positions].tolist():
+            state = self._with_claims(self._board.name(position), "")
+            verdict = UNKNOWN_NODE if state is None else fit(state, request)
+            fits = isinstance(verdict, Placement)
+            found.append(FITS if fits else CODE[verdict.reason, verdict.resolvable])
+        return np.array(found, np.int16)
+
+    def _choices(
+        self, rows: Rows, fits: NDArray[np.bool_], request: GpuRequest
+    ) -> tuple[Options, Mapping[str, NDArray[np.float64]]]:
         strategy = self.strategy_of(request)
-        verdict = fit(state, request, strategy.gpu_cost)
-        if isinstance(verdict, Shortfall):
-            return np.inf, _CODE[verdict.reason, verdict.resolvable]
-        return sum(strategy.terms(state, request, verdict).values()), FITS
+        choices = options(
+            rows,
+            fits,
+            request,
+            tuple(self._fleet.sizes),
+            fills_first=strategy.fills_first,
+            tightest=strategy.tightest,
+        )
+        return choices, strategy.terms(choices, self._learned.by_strategy.get(strategy.name))
 
     def _with_claims(self, name: str, but_for: str) -> NodeState | None:
         """The node as if every claim on it were a pod already: each on the GPU it would get."""
@@ -158,17 +309,15 @@ class Decisions:
         for claim in self.claims.on(name):
             if claim.uid == but_for or self.ledger.pod(claim.uid) is not None:
                 continue
-            verdict = fit(state, claim.request, self.strategy_of(claim.request).gpu_cost)
+            verdict, _ = self.place(state, claim.request)
             if isinstance(verdict, Placement):
                 state = with_placement(state, claim.request, verdict, claim.uid)
         return state
 
-    def _nothing_fits(
-        self, nodes: Sequence[str], codes: NDArray[np.int16], rejections: Mapping[str, int]
-    ) -> Filtered:
+    def _nothing_fits(self, nodes: Sequence[str], codes: NDArray[np.int16], rejections: Mapping[str, int]) -> Filtered:
         answer = Filtered(rejections=rejections)
         for name, code in zip(nodes, codes.tolist(), strict=True):
-            reason, resolvable = _REASONS[code - 1]
+            reason, resolvable = REASONS[code - 1]
             where = answer.failed if resolvable and self.policy.preemption else answer.unresolvable
             where[name] = REASON_TEXT[reason]
         return answer
@@ -190,9 +339,14 @@ def score_of(rank: int, equal: int = 1) -> int:
     return max(0, BEST_SCORE - max(0, rank - equal + 1))
 
 
-def has_gpus(inventory: Inventory) -> bool:
-    """Whether there is anything on the node that a pod without GPUs should leave to others."""
-    return inventory.physical_gpus != 0 or bool(inventory.units) or bool(inventory.slices)
+def _placement(state: NodeState, choices: Options, choice: int) -> Placement:
+    columns = choices.columns[choice].tolist()
+    return Placement(
+        tuple(state.gpus[column] for column in columns if column >= 0),
+        columns.count(-1),
+        tuple(choices.mib[choice].tolist()),
+        int(choices.whole[choice]),
+    )
 
 
 def _rejections(codes: NDArray[np.int16]) -> dict[str, int]:
@@ -200,7 +354,7 @@ def _rejections(codes: NDArray[np.int16]) -> dict[str, int]:
     rejections: dict[str, int] = {}
     for code in np.flatnonzero(counts).tolist():
         if code != FITS:
-            reason = _REASONS[code - 1][0]
+            reason = REASONS[code - 1][0]
             rejections[reason] = rejections.get(reason, 0) + int(counts[code])
     return rejections
 

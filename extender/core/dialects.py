@@ -6,7 +6,6 @@ vary for one pod.
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from fractions import Fraction
 from typing import Final, NamedTuple
 
@@ -41,8 +40,7 @@ class Said(NamedTuple):
         return InputError(f"annotation {plain(self.key)} is {quote(self.value)} but {rule}")
 
 
-@dataclass(frozen=True, slots=True)
-class Wish:
+class Wish(NamedTuple):
     """The annotations that concern us, each of the right form, none yet compared with another."""
 
     #: The fixed keys (``gpu-fraction`` and so on) that are there.

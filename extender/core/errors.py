@@ -10,6 +10,7 @@
     └── ApiError                     what the Kubernetes API (or the embedded cluster) answered instead of success
         ├── NotFound                 404
         ├── Conflict                 409
+        ├── Gone                     410: a list or watch cannot go on from where it was; list again
         ├── Refused                  another 4xx: asking again does not help
         └── Unavailable              no answer, or 5xx: nobody knows whether it happened
 
@@ -48,6 +49,10 @@ class NotFound(ApiError):
 
 class Conflict(ApiError):
     """409: the object is not in the state that the call presumed."""
+
+
+class Gone(ApiError):
+    """410: the version asked for is no longer known; list again."""
 
 
 class Refused(ApiError):

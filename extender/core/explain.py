@@ -3,11 +3,13 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from extender.core.decisions import Decisions, has_gpus, score_of
-from extender.core.intree import blockers, unapplied_rules
-from extender.core.placement import Placement, Shortfall, fit
+from extender.core.decisions import Decisions, score_of
+from extender.core.fleet import has_gpus
+from extender.core.intree import blockers
+from extender.core.placement import Shortfall
 from extender.core.podreader import annotations_of, has_ended, namespaced_name, node_of, uid_of
 from extender.core.request import GpuRequest, InvalidRequest
+from extender.core.unapplied import unapplied_rules
 from extender.core.values import NodeState, PodOnNode
 
 Json = dict[str, Any]
@@ -42,7 +44,11 @@ def describe(request: GpuRequest) -> Json:
     share = request.share
     if share is None:
         return {"gpus": dict(request.gpus)}
-    described: Json = {"memoryMiB": share.memory_mib, "devices": share.devices, "computeMode": share.compute_mode}
+    described: Json = {
+        "memoryMiB": share.memory_mib,
+        "devices": share.devices,
+        "computeMode": share.compute_mode,
+    }
     if share.fraction is not None:
         described["fraction"] = float(share.fraction)
     return described
@@ -93,14 +99,11 @@ def _judge(
     """The node without the pod itself, the shortfall or the cost there, and the cost's terms."""
     without = decisions.ledger.without(state.name, [uid]) if decisions.ledger.pod(uid) is not None else state
     state = without or state
-    strategy = decisions.strategy_of(request)
-    verdict = fit(state, request, strategy.gpu_cost)
+    verdict, terms = decisions.place(state, request)
     if isinstance(verdict, Shortfall):
         return state, verdict, None, {}
     if not request.asks_for_gpu and not has_gpus(state.inventory):
         return state, None, float("-inf"), {}
-    assert isinstance(verdict, Placement)
-    terms = strategy.terms(state, request, verdict)
     return state, None, sum(terms.values()), terms
 
 
@@ -115,9 +118,7 @@ def _shortfall(shortfall: Shortfall) -> Json:
     }
 
 
-def _objections(
-    pod: Mapping[str, Any], request: GpuRequest, state: NodeState, find_node: FindNode
-) -> tuple[str, ...]:
+def _objections(pod: Mapping[str, Any], request: GpuRequest, state: NodeState, find_node: FindNode) -> tuple[str, ...]:
     node = find_node(state.name)
     if node is None:
         return ()

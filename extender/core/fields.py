@@ -36,9 +36,7 @@ def strings(value: Json) -> dict[str, str]:
 
     Hand-written YAML forgets quotes: ``replicas: 4`` must not read as "no replicas".
     """
-    return {
-        key: _as_text(found) for key, found in value.items() if isinstance(key, str) and found is not None
-    }
+    return {key: _as_text(found) for key, found in value.items() if isinstance(key, str) and found is not None}
 
 
 def _as_text(value: object) -> str:

@@ -40,8 +40,7 @@ def _node(state: NodeState) -> Json:
         "memoryMiB": inventory.memory_mib,
         "units": dict(inventory.units),
         "slices": {
-            resource: {"count": kind.count, "memoryMiB": kind.memory_mib}
-            for resource, kind in inventory.slices.items()
+            resource: {"count": kind.count, "memoryMiB": kind.memory_mib} for resource, kind in inventory.slices.items()
         },
         "unusable": inventory.unusable or state.closed,
         "wholeGpusHeld": state.whole_held,

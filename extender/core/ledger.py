@@ -229,8 +229,7 @@ class Ledger:
                 books.pods[uid] = replace(
                     pod,
                     shares=tuple(
-                        replace(share, uuid=device) if share.gpu_id == reservation_id else share
-                        for share in pod.shares
+                        replace(share, uuid=device) if share.gpu_id == reservation_id else share for share in pod.shares
                     ),
                 )
         self._change(node)
@@ -251,9 +250,7 @@ class Ledger:
 
     # --- inside -------------------------------------------------------------------------------------------
 
-    def _verify(
-        self, state: NodeState, request: GpuRequest, placement: Placement, new_ids: Sequence[str]
-    ) -> None:
+    def _verify(self, state: NodeState, request: GpuRequest, placement: Placement, new_ids: Sequence[str]) -> None:
         if len(new_ids) != placement.new or len(set(new_ids)) != placement.new:
             raise LedgerError(f"{placement.new} new GPUs need as many different ids, got {list(new_ids)}")
         current = {gpu.id: gpu for gpu in state.gpus}

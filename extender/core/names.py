@@ -53,4 +53,6 @@ RESERVATION_NAMESPACE: Final = "gpu-reservations"
 
 BINPACK: Final = "binpack"
 SPREAD: Final = "spread"
-STRATEGIES: Final = (BINPACK, SPREAD)
+FGD: Final = "fgd"
+ADAPTIVE: Final = "adaptive"
+STRATEGIES: Final = (BINPACK, SPREAD, FGD, ADAPTIVE)

@@ -16,9 +16,7 @@ Object = Mapping[str, Any]
 _MILLI = 1000
 
 
-def read_nodes(
-    nodes: Sequence[Object], slices: Sequence[Object] = (), claims: Sequence[Object] = ()
-) -> Iterator[Node]:
+def read_nodes(nodes: Sequence[Object], slices: Sequence[Object] = (), claims: Sequence[Object] = ()) -> Iterator[Node]:
     """Every node, those that only a ResourceSlice names included; in the order given."""
     by_node = group_slices(slices)
     held = dra_held(claims, by_node)

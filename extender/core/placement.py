@@ -91,7 +91,7 @@ def fit(state: NodeState, request: GpuRequest, order: GpuOrder = tightest) -> Ve
 
 def _count_gpus(state: NodeState, resource: str, count: int) -> Shortfall | None:
     inventory = state.inventory
-    if resource == inventory.whole_resource or resource == names.GPU_RESOURCE and not inventory.units:
+    if resource == inventory.whole_resource or (resource == names.GPU_RESOURCE and not inventory.units):
         return _count_whole(state, count)
     # kube-scheduler counts units; more than the node has would never be granted anywhere.
     total = state.node.allocatable.get(resource, 0)
@@ -150,9 +150,7 @@ def _pick(state: NodeState, share: Share, order: GpuOrder) -> tuple[SharedGpu, .
     return tuple(gpu for _, _, gpu in roomy[: share.devices])
 
 
-def _open(
-    state: NodeState, request: GpuRequest, share: Share, on: tuple[SharedGpu, ...]
-) -> Shortfall | None:
+def _open(state: NodeState, request: GpuRequest, share: Share, on: tuple[SharedGpu, ...]) -> Shortfall | None:
     """Why the GPUs that are still missing cannot be opened, or None."""
     missing = share.devices - len(on)
     if missing > state.whole_free:
@@ -170,7 +168,12 @@ def _memory_shortfall(state: NodeState, share: Share) -> Shortfall:
     free = [gpu.free_mib for gpu in state.gpus if gpu.takes(share.compute_mode)]
     free += [memory_mib] * state.whole_free
     return Shortfall(
-        "GpuMemory", "MiB", share.mib_of(memory_mib) * share.devices, sum(free), max(free, default=0), resolvable=True
+        "GpuMemory",
+        "MiB",
+        share.mib_of(memory_mib) * share.devices,
+        sum(free),
+        max(free, default=0),
+        resolvable=True,
     )
 
 

@@ -123,7 +123,8 @@ def _parse(pod: object) -> GpuRequest:
     )
     if wish is None:
         return GpuRequest(None, resources, gpus)
-    names = rules.Containers(container_names(spec.init_containers), container_names(spec.containers))
+    app = container_names(spec.containers)
+    names = rules.Containers(container_names(spec.init_containers) + app, app)
     shared = rules.check(wish, names, gpus)
     strategy = wish.pod_level.get(PLACEMENT_STRATEGY)
     share = _share(wish, spec, rules.compute_mode(wish, shared[0])) if shared else None

@@ -30,7 +30,10 @@ def reservation_pod(name: str, node: str, gpu_resource: str, scheduler: str, ima
         "metadata": {
             "name": name,
             "namespace": names.RESERVATION_NAMESPACE,
-            "labels": {"app.kubernetes.io/name": "gpu-extender", "app.kubernetes.io/component": "reservation"},
+            "labels": {
+                "app.kubernetes.io/name": "gpu-extender",
+                "app.kubernetes.io/component": "reservation",
+            },
         },
         "spec": {
             "schedulerName": scheduler,

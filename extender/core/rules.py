@@ -1,6 +1,6 @@
 """How the annotations of a pod go together: the rules that refuse it, in the order in which they speak."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from extender.core.dialects import Said, Wish
 from extender.core.names import (
@@ -15,17 +15,13 @@ from extender.core.quantity import parse_quantity
 from extender.core.quote import plain, quote
 
 
-@dataclass(frozen=True, slots=True)
-class Containers:
+class Containers(NamedTuple):
     """The names in a pod's spec, in its order."""
 
-    init: tuple[str, ...]
+    #: Init containers first.
+    all: tuple[str, ...]
+    #: The ordinary ones alone.
     app: tuple[str, ...]
-
-    @property
-    def all(self) -> tuple[str, ...]:
-        """Every name, init containers first."""
-        return self.init + self.app
 
 
 def compute_mode(wish: Wish, container: str) -> str:

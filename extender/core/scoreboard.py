@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 #: The position of every name that is not known: the last slot of each array.
 UNKNOWN: Final = -1
-#: Code of a node that fits; all others are reasons.
-FITS: Final = 0
+Positions = NDArray[np.int64] | slice
 
-Judge = Callable[[str], tuple[float, int]]
+#: Judges the nodes at these positions: cost and code of each.
+Judge = Callable[[Positions], tuple[NDArray[np.float64], NDArray[np.int16]]]
 
 
 @dataclass(slots=True)
@@ -26,7 +26,7 @@ class Verdicts:
 
     #: Smaller is better; +inf where the request does not fit.
     cost: NDArray[np.float64]
-    #: FITS or the code of a reason.
+    #: See ``codes``.
     code: NDArray[np.int16]
     #: How much of the journal these arrays have seen.
     seen: int
@@ -45,8 +45,11 @@ class Scoreboard:
         self._longest = journal
         self._verdicts: LRUCache[Hashable, Verdicts] = LRUCache(maxsize=shapes)
 
-    def touch(self, name: str) -> None:
-        """That node changed: whatever was judged of it is void."""
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def touch(self, name: str) -> int:
+        """That node changed: whatever was judged of it is void. Returns its position."""
         position = self._position.get(name)
         if position is None:
             position = self._position[name] = len(self._names)
@@ -55,6 +58,11 @@ class Scoreboard:
         if len(self._journal) > 2 * self._longest:
             del self._journal[: self._longest]
             self._dropped += self._longest
+        return position
+
+    def name(self, position: int) -> str:
+        """The node at that position."""
+        return self._names[position]
 
     def forget_verdicts(self) -> None:
         """What nodes are worth has changed as a whole."""
@@ -71,22 +79,21 @@ class Scoreboard:
     def verdicts(self, shape: Hashable, judge: Judge) -> Verdicts:
         """The arrays for that shape, brought up to date by judging what has changed since."""
         known = self._verdicts.get(shape)
+        stale: Positions
         if known is None or known.seen < self._dropped:
             known = self._fresh(len(self._names))
-            stale: Sequence[int] = range(len(self._names))
+            stale = slice(len(self._names))
         else:
-            stale = list(set(self._journal[known.seen - self._dropped :]))
+            changed = set(self._journal[known.seen - self._dropped :])
+            stale = np.fromiter(changed, np.int64, len(changed))
             known = self._grown(known)
-        for position in stale:
-            known.cost[position], known.code[position] = judge(self._names[position])
+        known.cost[stale], known.code[stale] = judge(stale)
         known.seen = self._dropped + len(self._journal)
         self._verdicts[shape] = known
         return known
 
     def _fresh(self, count: int) -> Verdicts:
-        return Verdicts(
-            np.full(count + 1, np.inf), np.full(count + 1, self._unknown, np.int16), seen=self._dropped
-        )
+        return Verdicts(np.full(count + 1, np.inf), np.full(count + 1, self._unknown, np.int16), seen=self._dropped)
 
     def _grown(self, known: Verdicts) -> Verdicts:
         if len(known.cost) == len(self._names) + 1:

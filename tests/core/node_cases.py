@@ -10,6 +10,7 @@ READY = {"type": "Ready", "status": "True"}
 def node(
     labels: Mapping[str, object] | None = None,
     *,
+    resources: Mapping[str, object] | None = None,
     spec: Json | None = None,
     ready: str | None = "True",
     allocatable: Mapping[str, object] | None = None,
@@ -17,9 +18,9 @@ def node(
 ) -> Json:
     """A Node. Label keys and resources are without ``nvidia.com/``; allocatable is capacity unless given.
 
-    Resources are keywords: ``gpu=8`` or, for names with dots and dashes, ``**{"mig-1g.10gb": 7}``.
+    Resources are keywords, ``gpu=8``, or stand in ``resources`` where a name has dots or dashes.
     """
-    whole = nvidia(capacity)
+    whole = nvidia({**capacity, **(resources or {})})
     conditions = [] if ready is None else [READY | {"status": ready}]
     return {
         "metadata": {"name": "n", "labels": nvidia(labels or {})},
@@ -53,7 +54,12 @@ def gpus(count: int = 8, memory: object = 81920, **more: object) -> dict[str, ob
 
 def profile(name: str, count: int, memory: int | None, **more: object) -> dict[str, object]:
     """The labels of one MIG profile."""
-    attributes: dict[str, object] = {"count": count, "memory": memory, "replicas": 1, "sharing-strategy": "none"}
+    attributes: dict[str, object] = {
+        "count": count,
+        "memory": memory,
+        "replicas": 1,
+        "sharing-strategy": "none",
+    }
     attributes |= {key.replace("_", "-"): value for key, value in more.items()}
     return {f"mig-{name}.{key}": value for key, value in attributes.items() if value is not None}
 

@@ -63,9 +63,7 @@ def test_everything_else_is_refused(value: object) -> None:
         parse_quantity(value)
 
 
-@pytest.mark.parametrize(
-    ("value", "read"), [(4, 4), (0, 0), (-2, -2), (0.5, Fraction(1, 2)), (1e22, LARGEST)]
-)
+@pytest.mark.parametrize(("value", "read"), [(4, 4), (0, 0), (-2, -2), (0.5, Fraction(1, 2)), (1e22, LARGEST)])
 def test_bare_numbers_of_yaml(value: object, read: Fraction) -> None:
     assert parse_quantity(value) == read
 
@@ -148,9 +146,7 @@ def test_agrees_with_plain_arithmetic(digits: int, places: int, suffix: str) -> 
     assert parse_quantity(text + suffix) == min(Fraction(digits, 10**places) * factor, LARGEST)
 
 
-@given(
-    st.text() | st.from_regex(r"[+-]?[0-9.]{1,40}([eE][+-]?[0-9]{0,20}|[KMGTPEinumk]{0,2})", fullmatch=True)
-)
+@given(st.text() | st.from_regex(r"[+-]?[0-9.]{1,40}([eE][+-]?[0-9]{0,20}|[KMGTPEinumk]{0,2})", fullmatch=True))
 def test_any_text_is_a_bounded_number_or_refused(text: str) -> None:
     with contextlib.suppress(InvalidQuantity):
         value = parse_quantity(text)

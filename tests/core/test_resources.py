@@ -16,9 +16,7 @@ GI = 2**30
 
 
 def test_cpu_is_thousandths_and_everything_else_base_units() -> None:
-    pod = make_pod().container(
-        "a", requests={"cpu": "1.5", "memory": "4Gi", GPU: "2", "hugepages-2Mi": "4Mi"}
-    )
+    pod = make_pod().container("a", requests={"cpu": "1.5", "memory": "4Gi", GPU: "2", "hugepages-2Mi": "4Mi"})
     assert requested(pod.build()) == {"cpu": 1500, "memory": 4 * GI, GPU: 2, "hugepages-2Mi": 4 * 2**20}
 
 
@@ -47,9 +45,7 @@ def test_a_pod_that_asks_for_nothing() -> None:
 
 
 def test_app_containers_are_added() -> None:
-    pod = (
-        make_pod().container("a", requests={"cpu": "1"}).container("b", requests={"cpu": "2", "memory": "1"})
-    )
+    pod = make_pod().container("a", requests={"cpu": "1"}).container("b", requests={"cpu": "2", "memory": "1"})
     assert requested(pod.build()) == {"cpu": 3000, "memory": 1}
 
 
@@ -158,9 +154,7 @@ def test_nonsense_in_an_init_container_counts_too() -> None:
 
 
 def test_sums_stay_within_64_bits() -> None:
-    pod = (
-        make_pod().container("a", requests={"cpu": "1e30", GPU: "1e30"}).container("b", limits={GPU: "1e30"})
-    )
+    pod = make_pod().container("a", requests={"cpu": "1e30", GPU: "1e30"}).container("b", limits={GPU: "1e30"})
     assert requested(pod.build()) == {"cpu": LARGEST, GPU: LARGEST}
 
 
@@ -170,11 +164,7 @@ def test_sums_stay_within_64_bits() -> None:
         {},
         {"spec": None},
         {"spec": {"containers": None, "initContainers": None, "overhead": None, "resources": None}},
-        {
-            "spec": {
-                "containers": [{}, {"resources": None}, {"resources": {"limits": None, "requests": None}}]
-            }
-        },
+        {"spec": {"containers": [{}, {"resources": None}, {"resources": {"limits": None, "requests": None}}]}},
         {"spec": {"containers": [{"resources": {"limits": {GPU: None}}}]}},
     ],
 )

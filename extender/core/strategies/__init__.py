@@ -5,30 +5,45 @@ A new strategy is one file here, an entry in ``STRATEGIES`` and its name in ``na
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
-from extender.core.placement import Placement
-from extender.core.request import GpuRequest
+import numpy as np
+from numpy.typing import NDArray
+
+from extender.core.options import Options
+from extender.core.seen import Seen
+from extender.core.strategies.adaptive import Adaptive
 from extender.core.strategies.binpack import Binpack
+from extender.core.strategies.fgd import Fgd
 from extender.core.strategies.spread import Spread
-from extender.core.values import NodeState, SharedGpu
 
 
 class Strategy(Protocol):
     """Puts the places that fit in order."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What users call it."""
 
-    def gpu_cost(self, gpu: SharedGpu, mib: int) -> float:
-        """How little a share of ``mib`` belongs on that GPU, which has room; smaller is better."""
+    @property
+    def fills_first(self) -> bool:
+        """Whether a GPU is opened only where a node's shared GPUs do not suffice."""
 
-    def terms(self, state: NodeState, request: GpuRequest, placement: Placement) -> Mapping[str, float]:
-        """What the cost of that placement is made of, each part named in a user's words; their sum is the cost.
+    @property
+    def tightest(self) -> bool:
+        """Whether a share on several devices takes the fullest of the shared GPUs that have room; else the emptiest."""
 
-        ``state`` is the node before. Smaller is better; nodes of equal cost are taken in the order of the ledger.
+    def learn(self, seen: Seen) -> Any:
+        """What ``terms`` needs to know of the workload; picklable. Pure: it may run in another process."""
+
+    def terms(self, options: Options, learned: Any) -> Mapping[str, NDArray[np.float64]]:
+        """What the cost of each choice is made of, each part named in a user's words; their sum is the cost.
+
+        ``learned`` is the latest answer of ``learn``. Smaller is better; nodes of equal cost are taken in the order of
+        the ledger, choices of equal cost on a node in the order of ``options``.
         """
 
 
 STRATEGIES: Final[Mapping[str, Strategy]] = MappingProxyType(
-    {strategy.name: strategy for strategy in (Binpack(), Spread())}
+    {strategy.name: strategy for strategy in (Binpack(), Spread(), Fgd(), Adaptive())}
 )

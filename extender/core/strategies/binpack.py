@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping
 
+import numpy as np
+from numpy.typing import NDArray
+
 from extender.core import names
-from extender.core.placement import Placement
-from extender.core.request import GpuRequest
-from extender.core.values import NodeState, SharedGpu
+from extender.core.options import Options
+from extender.core.seen import Seen
 
 #: One more opened GPU outweighs any rest: no GPU has 2^30 MiB.
 OPENED = float(2**30)
@@ -21,22 +23,20 @@ class Binpack:
     """
 
     name = names.BINPACK
+    fills_first = True
+    tightest = True
 
-    def gpu_cost(self, gpu: SharedGpu, mib: int) -> float:
-        """MiB that would be left: the tightest hole that fits."""
-        return gpu.free_mib - mib
+    def learn(self, seen: Seen) -> None:
+        """It needs to know nothing."""
 
-    def terms(self, state: NodeState, request: GpuRequest, placement: Placement) -> Mapping[str, float]:
+    def terms(self, options: Options, learned: None) -> Mapping[str, NDArray[np.float64]]:
         """See the class."""
-        if request.share is None:
-            return {
-                "free whole GPUs": float(state.whole_free),
-                "free shared memory": sum(gpu.free_mib for gpu in state.gpus) / OPENED,
-            }
-        card = state.inventory.memory_mib or 0
-        rest = sum(gpu.free_mib for gpu in placement.on) + card * placement.new - sum(placement.mib)
+        whole = options.before.whole[options.node].astype(float)
+        if options.columns.shape[1] == 0:
+            shared = options.before.free.sum(axis=1)[options.node]
+            return {"free whole GPUs": whole, "free shared memory": shared / OPENED}
         return {
-            "GPUs opened": OPENED * placement.new,
-            "MiB left on its GPUs": float(rest),
-            "free whole GPUs": state.whole_free * KEPT,
+            "GPUs opened": OPENED * options.opened,
+            "MiB left on its GPUs": (options.holes - options.mib).sum(axis=1).astype(float),
+            "free whole GPUs": whole * KEPT,
         }

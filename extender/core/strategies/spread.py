@@ -5,33 +5,34 @@ A new GPU is still opened only where no shared one has room: spreading must not 
 
 from collections.abc import Mapping
 
+import numpy as np
+from numpy.typing import NDArray
+
 from extender.core import names
-from extender.core.placement import Placement
-from extender.core.request import GpuRequest
-from extender.core.values import NodeState, SharedGpu
+from extender.core.options import Options
+from extender.core.seen import Seen
 
 
 class Spread:
     """cost = used part of the node's GPU memory + used part of the chosen shared GPUs / 1024 (both 0 to 1)."""
 
     name = names.SPREAD
+    fills_first = True
+    tightest = False
 
-    def gpu_cost(self, gpu: SharedGpu, mib: int) -> float:
-        """The emptiest GPU first, whatever would be left."""
-        return -float(gpu.free_mib)
+    def learn(self, seen: Seen) -> None:
+        """It needs to know nothing."""
 
-    def terms(self, state: NodeState, request: GpuRequest, placement: Placement) -> Mapping[str, float]:
+    def terms(self, options: Options, learned: None) -> Mapping[str, NDArray[np.float64]]:
         """See the class."""
-        chosen = sum(gpu.memory_mib for gpu in placement.on)
-        used = sum(gpu.used_mib for gpu in placement.on)
+        before = options.before
+        total = before.card * before.gpus
+        free = before.card * before.whole + before.free.sum(axis=1)
+        used = np.where(total > 0, 1 - free / np.maximum(total, 1), 0.0)
+        shared = options.columns >= 0
+        room = options.after.card[:, None] * shared
+        taken = (room - options.holes * shared).sum(axis=1)
         return {
-            "used part of the node's GPUs": _used_part(state),
-            "used part of its GPUs": used / chosen / 1024 if chosen else 0.0,
+            "used part of the node's GPUs": used[options.node],
+            "used part of its GPUs": taken / np.maximum(room.sum(axis=1), 1) / 1024,
         }
-
-
-def _used_part(state: NodeState) -> float:
-    card = state.inventory.memory_mib or 0
-    total = card * state.inventory.whole_gpus
-    free = card * state.whole_free + sum(gpu.free_mib for gpu in state.gpus)
-    return 1 - free / total if total else 0.0

@@ -10,7 +10,7 @@ from typing import Final
 
 from extender.core.errors import InvalidQuantity
 from extender.core.fields import Json, child, children, text
-from extender.core.gpu_labels import MIB
+from extender.core.inventory.gpu_labels import MIB
 from extender.core.quantity import parse_quantity
 
 DRIVER: Final = "gpu.nvidia.com"
@@ -118,9 +118,7 @@ def _device(pool: str, raw: Json) -> Device:
         profile=_string(attributes, "profile"),
         uuid=uuid,
         memory_mib=_memory(child(body, "capacity")),
-        gpu_keys=frozenset(
-            {*(key for key in (gpu_uuid, pci) if key), *(f"{pool}/{name}" for name in counters)}
-        ),
+        gpu_keys=frozenset({*(key for key in (gpu_uuid, pci) if key), *(f"{pool}/{name}" for name in counters)}),
         divisible=bool(body.get("allowMultipleAllocations")),
         candidate=bool(counters),
         healthy=not any(t.get("effect") in ("NoSchedule", "NoExecute") for t in children(body, "taints")),

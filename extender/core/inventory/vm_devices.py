@@ -7,8 +7,8 @@ tells them; without it (KubeVirt's plugin alone) the names of the resources do.
 from collections.abc import Mapping
 from typing import Final
 
-from extender.core.gpu_resources import Count, GpuResources, vm_kind
-from extender.core.node_gpus import PASSTHROUGH, UNKNOWN, VGPU_HOST, Inventory
+from extender.core.inventory.gpu_resources import Count, GpuResources, vm_kind
+from extender.core.inventory.node_gpus import PASSTHROUGH, UNKNOWN, VGPU_HOST, Inventory
 
 WORKLOAD_LABEL: Final = "nvidia.com/gpu.workload.config"
 _LABELLED: Final = {"vm-vgpu": VGPU_HOST, "vm-passthrough": PASSTHROUGH}

@@ -9,11 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
-from extender.core import mig
-from extender.core.gpu_labels import DeviceLabels, device_labels, number
-from extender.core.gpu_resources import NO_UNITS, SHARED_GPU_RESOURCE, Count
-from extender.core.names import GPU_RESOURCE
-from extender.core.node_gpus import (
+from extender.core.inventory import mig
+from extender.core.inventory.gpu_labels import DeviceLabels, device_labels, number
+from extender.core.inventory.gpu_resources import NO_UNITS, SHARED_GPU_RESOURCE, Count
+from extender.core.inventory.node_gpus import (
     INVALID,
     MIG_MIXED,
     MIG_SINGLE,
@@ -24,7 +23,8 @@ from extender.core.node_gpus import (
     Inventory,
     Slice,
 )
-from extender.core.refusals import MIG
+from extender.core.inventory.refusals import MIG
+from extender.core.names import GPU_RESOURCE
 
 _MIG_STRATEGY: Final = "nvidia.com/mig.strategy"
 # Written with the strategy `single` and valid slices only.
@@ -125,8 +125,7 @@ class _Plugin:
     @property
     def exclusive(self) -> bool:
         """Whether each unit is proven to be one whole GPU."""
-        honest = self.sharing == NONE and self.gpu.replicas in (None, 1) and not self.single
-        return honest and not self.contradictory
+        return self.sharing == NONE and self.gpu.replicas in (None, 1) and not self.single
 
     @property
     def several_models(self) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-from extender.core.node_gpus import (
+from extender.core.inventory.node_gpus import (
     DRA,
     INVALID,
     MIG_MIXED,

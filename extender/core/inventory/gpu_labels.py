@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from extender.core.node_gpus import MPS, NONE, TIME_SLICING, UNKNOWN
+from extender.core.inventory.node_gpus import MPS, NONE, TIME_SLICING, UNKNOWN
 
 MIB: Final = 1 << 20
 _SHARED: Final = "-SHARED"

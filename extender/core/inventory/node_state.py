@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from extender.core.fields import Json, child, children, text
-from extender.core.refusals import (
+from extender.core.inventory.refusals import (
     CORDONED,
     DELETING,
     DRIVER_UPGRADING,

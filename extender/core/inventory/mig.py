@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from extender.core.gpu_labels import DeviceLabels, device_labels, number
-from extender.core.gpu_resources import NO_UNITS, Count
+from extender.core.inventory.gpu_labels import DeviceLabels, device_labels, number
+from extender.core.inventory.gpu_resources import NO_UNITS, Count
+from extender.core.inventory.node_gpus import NONE, UNKNOWN, Slice
 from extender.core.names import MIG_RESOURCE_PREFIX, SHARED_RESOURCE_SUFFIX
-from extender.core.node_gpus import NONE, UNKNOWN, Slice
 
 _COUNT: Final = ".count"
 
@@ -30,9 +30,7 @@ class Profile:
 
 def profiles(labels: Mapping[str, str], plugin: Mapping[str, Count]) -> tuple[Profile, ...]:
     """The profiles that a node offers, without stale ones."""
-    resources = sorted(
-        {n.removesuffix(SHARED_RESOURCE_SUFFIX) for n in plugin if n.startswith(MIG_RESOURCE_PREFIX)}
-    )
+    resources = sorted({n.removesuffix(SHARED_RESOURCE_SUFFIX) for n in plugin if n.startswith(MIG_RESOURCE_PREFIX)})
     found = (_profile(resource, labels, plugin) for resource in resources)
     return tuple(profile for profile in found if profile is not None)
 
@@ -40,8 +38,7 @@ def profiles(labels: Mapping[str, str], plugin: Mapping[str, Count]) -> tuple[Pr
 def is_labelled(labels: Mapping[str, str]) -> bool:
     """Whether labels show any slice: also of profiles that the device plugin does not offer."""
     return any(
-        key.startswith(MIG_RESOURCE_PREFIX) and key.endswith(_COUNT) and number(count)
-        for key, count in labels.items()
+        key.startswith(MIG_RESOURCE_PREFIX) and key.endswith(_COUNT) and number(count) for key, count in labels.items()
     )
 
 

@@ -9,26 +9,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-from extender.core.device_plugin import read_device_plugin
-from extender.core.dra import dra_held, group_slices, read_dra
-from extender.core.dra_pool import node_of
 from extender.core.fields import child, strings
-from extender.core.gpu_labels import device_labels, number
-from extender.core.gpu_resources import GpuResources, gpu_resources
-from extender.core.names import GPU_MEMORY_MIB_LABEL, GPU_RESOURCE, SHARING_DISABLED, SHARING_LABEL
-from extender.core.node_gpus import DRA, INVALID, NONE, PASSTHROUGH, UNKNOWN, VGPU_HOST, Inventory, Slice
-from extender.core.node_state import unusable
-from extender.core.refusals import (
+from extender.core.inventory.device_plugin import read_device_plugin
+from extender.core.inventory.dra import read_dra
+from extender.core.inventory.dra_pool import node_of
+from extender.core.inventory.gpu_labels import device_labels, number
+from extender.core.inventory.gpu_resources import GpuResources, gpu_resources
+from extender.core.inventory.node_gpus import DRA, INVALID, NONE, PASSTHROUGH, UNKNOWN, VGPU_HOST, Inventory
+from extender.core.inventory.node_state import unusable
+from extender.core.inventory.refusals import (
     MEMORY_UNKNOWN,
     NO_GPU,
     NO_HEALTHY_GPU,
     OF_MODE,
-    REASON_TEXT,
 )
-from extender.core.refusals import SHARING_DISABLED as REFUSED_BY_LABEL
-from extender.core.vm_devices import read_vm_devices
-
-__all__ = ["REASON_TEXT", "Inventory", "Slice", "dra_held", "group_slices", "read_node"]
+from extender.core.inventory.refusals import SHARING_DISABLED as REFUSED_BY_LABEL
+from extender.core.inventory.vm_devices import read_vm_devices
+from extender.core.names import GPU_MEMORY_MIB_LABEL, GPU_RESOURCE, SHARING_DISABLED, SHARING_LABEL
 
 # Modes in which the device plugin's counts do not say whether a GPU is healthy.
 _NOT_BY_PLUGIN: Final = (DRA, INVALID, UNKNOWN, VGPU_HOST, PASSTHROUGH)
@@ -56,9 +53,7 @@ def read_node(node: Mapping[str, Any], slices: Sequence[Mapping[str, Any]] = ())
     return replace(inventory, share_refusal=_share_refusal(inventory, labels))
 
 
-def _gpus(
-    labels: Mapping[str, str], resources: GpuResources, slices: Sequence[Mapping[str, Any]]
-) -> Inventory:
+def _gpus(labels: Mapping[str, str], resources: GpuResources, slices: Sequence[Mapping[str, Any]]) -> Inventory:
     if slices or (labels.get(_DRA_LABEL) == "true" and not resources.plugin):
         inventory = _dra(labels, resources, slices)
         if inventory.physical_gpus != 0 or not resources.plugin:
@@ -74,9 +69,7 @@ def _gpus(
     return Inventory(mode=UNKNOWN, physical_gpus=None) if _has_hardware(labels) else Inventory()
 
 
-def _dra(
-    labels: Mapping[str, str], resources: GpuResources, slices: Sequence[Mapping[str, Any]]
-) -> Inventory:
+def _dra(labels: Mapping[str, str], resources: GpuResources, slices: Sequence[Mapping[str, Any]]) -> Inventory:
     inventory = read_dra(slices)
     if not slices:
         return replace(inventory, product=device_labels(labels, GPU_RESOURCE).product)
@@ -90,8 +83,7 @@ def _dra(
 def _has_hardware(labels: Mapping[str, str]) -> bool:
     """Whether labels show a GPU that nothing offers yet: its driver is being installed, for one."""
     return labels.get(_PRESENT) == "true" or any(
-        key.startswith(_PCI_PREFIX) and key.endswith(_PCI_NVIDIA) and value == "true"
-        for key, value in labels.items()
+        key.startswith(_PCI_PREFIX) and key.endswith(_PCI_NVIDIA) and value == "true" for key, value in labels.items()
     )
 
 

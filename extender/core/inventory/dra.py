@@ -8,10 +8,10 @@ common: UUID, PCI address or counter set.
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar
 
-from extender.core.dra_pool import DRIVER, GPU, MIG, Device, current_devices, group_slices
 from extender.core.fields import Json, child, children, text
+from extender.core.inventory.dra_pool import DRIVER, GPU, MIG, Device, current_devices, group_slices
+from extender.core.inventory.node_gpus import DRA, Inventory, Slice
 from extender.core.names import MIG_RESOURCE_PREFIX
-from extender.core.node_gpus import DRA, Inventory, Slice
 
 T = TypeVar("T")
 

@@ -1,0 +1,53 @@
+# Everything starts here: `make run` shows the product, `make test` proves it.
+
+PYTHON ?= python3
+export UV_PYTHON_DOWNLOADS := never
+export UV_PROJECT_ENVIRONMENT := .venv
+
+# uv from the PATH, or one of our own in a virtual environment beside the tree's.
+UV := $(or $(shell command -v uv 2>/dev/null),.venv-uv/bin/uv)
+UV_PIN := uv==0.13.9
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help install dev run test lint bench bench-packing load clean
+
+help:  ## What there is to make
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
+
+.venv-uv/bin/uv:
+	@$(PYTHON) -m venv .venv-uv || { echo "make: $(PYTHON) -m venv failed; on Debian: apt-get install python3-venv" >&2; exit 1; }
+	@.venv-uv/bin/pip install --quiet --disable-pip-version-check $(UV_PIN)
+
+.venv/.installed: pyproject.toml uv.lock $(filter .venv-uv/%,$(UV))
+	@$(UV) sync --quiet --locked --inexact --no-default-groups
+	@touch $@
+
+.venv/.installed-dev: pyproject.toml uv.lock $(filter .venv-uv/%,$(UV))
+	@$(UV) sync --quiet --locked --all-groups
+	@touch $@ .venv/.installed
+
+install: .venv/.installed  ## The command at .venv/bin/gpu-extender, by lock file
+
+dev: .venv/.installed-dev  ## The same with everything that tests need
+
+run: install  ## The embedded cluster on port 8888, with its pending pods being placed
+	@$(BIN)/python -m examples.play --snapshot examples/cluster.yaml --port 8888
+
+lint: dev  ## ruff, mypy strict, layering
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo
+
+test: lint  ## Every test
+	@$(BIN)/pytest -n auto --dist loadgroup --cov --cov-report=term:skip-covered
+
+bench: dev  ## Latencies as ratios in one run; prints the table of docs/performance.md
+	@$(BIN)/python -m bench.decisions
+
+load: dev  ## Locust plays kube-scheduler for a minute and prints a verdict
+	@$(BIN)/python -m loadtest
+
+clean:  ## Remove what was made here
+	rm -rf .venv .venv-uv .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage htmlcov

@@ -1,0 +1,1 @@
+"""Measurements. Numbers are ratios taken in one run: machines are noisy, and differ."""

@@ -1,0 +1,5 @@
+"""``python -m extender`` is ``gpu-extender``."""
+
+from extender.cli import main
+
+main()

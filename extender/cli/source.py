@@ -1,0 +1,72 @@
+"""Where ``inspect``, ``explain`` and ``check`` get their picture: a snapshot file, or a running service."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+import httpx
+
+from extender.app import create_app
+from extender.config import Settings
+from extender.core.errors import InputError
+from extender.service import embedded_service
+from extender.snapshot import load_snapshot
+
+DEFAULT_SERVER = "http://127.0.0.1:8888"
+_TIMEOUT = 30.0
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+def source_options(command: _Command) -> _Command:
+    """``--snapshot FILE`` or ``--server URL``, and ``-o``."""
+    for option in (
+        click.option("-o", "--output", type=click.Choice(["table", "json", "yaml"]), default="table",
+                     show_default=True, help="how to print it"),
+        click.option("--server", metavar="URL", envvar="GPU_EXTENDER_SERVER",
+                     help=f"a running extender  [default: {DEFAULT_SERVER}]"),
+        click.option("--snapshot", type=click.Path(path_type=Path), metavar="FILE",
+                     help="a file as `kubectl get nodes,pods -A -o yaml` prints it; - is standard input"),
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
+def fetch(path: str, snapshot: Path | None, server: str | None) -> httpx.Response:
+    """GET a path of the service, running or put together from the file: the same answer either way.
+
+    Raises InputError if the file cannot be read or nothing answers.
+    """
+    if snapshot is not None and server is not None:
+        raise InputError("--snapshot and --server: give one of the two")
+    if snapshot is not None:
+        return _in_process(path, snapshot)
+    url = (server or DEFAULT_SERVER).rstrip("/")
+    try:
+        return httpx.get(url + path, timeout=_TIMEOUT, trust_env=False)
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise InputError(f"--server {url}: {error or type(error).__name__}") from error
+
+
+def ok(response: httpx.Response) -> Any:
+    """The JSON of a 200 answer. Raises InputError with what the service said otherwise."""
+    if response.status_code != 200:
+        try:
+            detail = response.json()["detail"]
+        except (ValueError, KeyError, TypeError):
+            detail = response.text.strip()[:200]
+        raise InputError(f"{detail} (HTTP {response.status_code})")
+    return response.json()
+
+
+def _in_process(path: str, snapshot: Path) -> httpx.Response:
+    import asyncio  # noqa: PLC0415 - only this branch runs a loop
+
+    app = create_app(embedded_service(Settings(), load_snapshot(snapshot)))
+
+    async def get() -> httpx.Response:
+        transport = httpx.ASGITransport(app=app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://in-process") as client:
+            return await client.get(path)
+
+    return asyncio.run(get())

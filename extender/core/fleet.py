@@ -1,0 +1,221 @@
+"""All nodes as arrays: what filter and prioritize need of them, one row per node.
+
+A row is derived from a ``NodeState`` and nothing else; only rows of changed nodes are written anew.
+"""
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from extender.core import names
+from extender.core.codes import CODE, UNKNOWN_NODE
+from extender.core.inventory import Inventory
+from extender.core.values import NodeState, SharedGpu
+
+Ints = NDArray[np.int64]
+K = TypeVar("K", bound=Hashable)
+
+#: Columns of ``Rows.facts``. Free CPU in milli, free memory in bytes, free pod slots, free whole GPUs.
+CPU: Final = 0
+MEMORY: Final = 1
+SLOTS: Final = 2
+WHOLE: Final = 3
+#: GPUs that can be held whole, free or not.
+GPUS: Final = 4
+#: MiB of a whole GPU; 1 where unknown, so that amounts in GPUs stay defined. No share lands there.
+CARD: Final = 5
+#: Index of that size in ``Fleet.sizes``, of the node's kind in ``Fleet.kinds``.
+SIZE: Final = 6
+KIND: Final = 7
+#: Code of the reason why no share, no whole GPU, no device at all is given out; 0 = none.
+SHARE_REFUSED: Final = 8
+WHOLE_REFUSED: Final = 9
+CLOSED: Final = 10
+#: How a request for ``nvidia.com/gpu`` is judged: one of the three rules below.
+RULE: Final = 11
+#: Units of ``nvidia.com/gpu``, where they are not whole GPUs.
+UNITS: Final = 12
+#: 1 if ``nvidia.com/gpu`` holds whole GPUs here.
+OWN: Final = 13
+HAS_GPUS: Final = 14
+KNOWN: Final = 15
+_FACTS: Final = 16
+
+COUNT_WHOLE: Final = 0
+COUNT_UNITS: Final = 1
+KUBE_SCHEDULER_COUNTS: Final = 2
+
+#: Bit of a compute mode in ``Rows.takes``.
+MODE_BIT: Final = {mode: 1 << index for index, mode in enumerate(names.COMPUTE_MODES)}
+_ALL_MODES: Final = sum(MODE_BIT.values())
+
+#: Amounts beyond this are as good as this; sums of two stay within 64 bits.
+LARGEST: Final = 1 << 61
+_LARGEST_CARD: Final = 1 << 38
+
+
+class Kind(NamedTuple):
+    """Nodes that are alike for every request: one GPU model, one size, open to shares or not."""
+
+    product: str | None
+    card: int
+    shareable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Some nodes, one row each."""
+
+    facts: Ints
+    #: Free MiB of the node's shared GPUs in the order of ``NodeState.gpus``; 0 = absent or takes no share.
+    free: Ints
+    #: Index of the GPU's size in ``Fleet.sizes``; meaningless where ``takes`` is 0.
+    size: Ints
+    #: Compute modes that the GPU takes, as bits.
+    takes: NDArray[np.int8]
+
+    def __len__(self) -> int:
+        return len(self.facts)
+
+    def at(self, positions: Ints | slice) -> "Rows":
+        """Those rows."""
+        return Rows(self.facts[positions], self.free[positions], self.size[positions], self.takes[positions])
+
+
+class Fleet:
+    """The rows of all nodes by position, and the kinds and GPU sizes that occur."""
+
+    def __init__(self) -> None:
+        self.kinds: dict[Kind, int] = {}
+        self.sizes: dict[int, int] = {}
+        self._rows = _blank(64, 4)
+
+    def put(self, position: int, state: NodeState | None) -> None:
+        """Write the node's row; None: the node is not known."""
+        self._reserve(position, 0 if state is None else len(state.gpus))
+        rows = self._rows
+        rows.takes[position] = rows.free[position] = 0
+        rows.facts[position] = _UNKNOWN if state is None else self._facts(state)
+        for column, gpu in enumerate(state.gpus if state is not None else ()):
+            takes = _takes(gpu)
+            if takes:
+                rows.takes[position, column] = takes
+                rows.free[position, column] = gpu.free_mib
+                rows.size[position, column] = _index(self.sizes, gpu.memory_mib)
+
+    def row(self, state: NodeState) -> Rows:
+        """One node that is not in the fleet, or stands differently there."""
+        alone = Fleet()
+        alone.kinds, alone.sizes = self.kinds, self.sizes
+        alone._rows = _blank(1, max(1, len(state.gpus)))
+        alone.put(0, state)
+        return alone._rows
+
+    def rows(self, count: int) -> Rows:
+        """The first ``count`` rows; a view, valid until the next ``put``."""
+        self._reserve(count - 1, 0)
+        return self._rows.at(slice(count))
+
+    def _facts(self, state: NodeState) -> Sequence[int]:
+        inventory = state.inventory
+        free = state.free
+        card = _card(inventory)
+        return (
+            clipped(free.get(names.CPU, 0)),
+            clipped(free.get(names.MEMORY, 0)),
+            clipped(free.get(names.PODS, 0)),
+            state.whole_free,
+            inventory.whole_gpus,
+            card,
+            _index(self.sizes, card),
+            _index(self.kinds, kind_of(inventory)),
+            _share_refused(inventory),
+            CODE[inventory.unusable, False] if inventory.unusable is not None else 0,
+            CODE[state.closed, False] if state.closed is not None else 0,
+            _rule(inventory),
+            clipped(state.node.allocatable.get(names.GPU_RESOURCE, 0)),
+            inventory.whole_resource == names.GPU_RESOURCE,
+            has_gpus(inventory),
+            True,
+        )
+
+    def _reserve(self, position: int, gpus: int) -> None:
+        nodes, columns = self._rows.free.shape
+        if position < nodes and gpus <= columns:
+            return
+        grown = _blank(_doubled(nodes, position + 1), _doubled(columns, gpus))
+        for old, new in (
+            (self._rows.free, grown.free),
+            (self._rows.size, grown.size),
+            (self._rows.takes, grown.takes),
+        ):
+            new[:nodes, :columns] = old
+        grown.facts[:nodes] = self._rows.facts
+        self._rows = grown
+
+
+def kind_of(inventory: Inventory) -> Kind:
+    """What the node is like, whatever runs there."""
+    return Kind(inventory.product, _card(inventory), _share_refused(inventory) == 0)
+
+
+def has_gpus(inventory: Inventory) -> bool:
+    """Whether there is anything on the node that a pod without GPUs should leave to others."""
+    return inventory.physical_gpus != 0 or bool(inventory.units) or bool(inventory.slices)
+
+
+def _card(inventory: Inventory) -> int:
+    return min(inventory.memory_mib or 1, _LARGEST_CARD)
+
+
+def clipped(amount: int) -> int:
+    """The amount as a number that arrays can hold."""
+    return max(-LARGEST, min(LARGEST, amount))
+
+
+def _share_refused(inventory: Inventory) -> int:
+    if inventory.share_refusal is None and inventory.memory_mib is not None:
+        return 0
+    return CODE[inventory.share_refusal or "MemoryUnknown", False]
+
+
+def _rule(inventory: Inventory) -> int:
+    if inventory.mode == "dra":
+        return KUBE_SCHEDULER_COUNTS
+    own = inventory.whole_resource == names.GPU_RESOURCE
+    return COUNT_WHOLE if own or not inventory.units else COUNT_UNITS
+
+
+def _takes(gpu: SharedGpu) -> int:
+    if gpu.takes(names.TIME_SLICING):
+        return _ALL_MODES if gpu.compute_mode is None else MODE_BIT[names.TIME_SLICING]
+    return MODE_BIT[names.SM_SHARING] if gpu.takes(names.SM_SHARING) else 0
+
+
+def _index(known: dict[K, int], key: K) -> int:
+    return known.setdefault(key, len(known))
+
+
+def _doubled(size: int, needed: int) -> int:
+    while size < needed:
+        size *= 2
+    return size
+
+
+def _blank(nodes: int, columns: int) -> Rows:
+    shape = (nodes, columns)
+    facts = np.tile(_UNKNOWN, (nodes, 1))
+    return Rows(facts, np.zeros(shape, np.int64), np.zeros(shape, np.int64), np.zeros(shape, np.int8))
+
+
+def _unknown() -> Ints:
+    facts = np.zeros(_FACTS, np.int64)
+    facts[CARD] = 1
+    facts[[SHARE_REFUSED, WHOLE_REFUSED]] = UNKNOWN_NODE
+    return facts
+
+
+_UNKNOWN: Final = _unknown()

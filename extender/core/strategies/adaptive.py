@@ -1,0 +1,146 @@
+"""Learn what people ask for, and place each pod where it costs them least.
+
+Grown from fragmentation gradient descent (see ``fgd``): all shapes count and not only the typical ones, the weight of
+a shape grows as the room for it shrinks, and a hole in a GPU has the value that the cutting-stock dual gives it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from extender.core import names
+from extender.core.fragmentation import Fragmentation, fragmentation_of, free_gpus, usable_by_shape
+from extender.core.holes import GRID, hole_values
+from extender.core.options import Options
+from extender.core.seen import Seen
+
+Floats = NDArray[np.float64]
+
+#: A shape whose room has become R/U times too small weighs that much more, up to this factor.
+MOST_SCARCE = 20.0
+#: Shapes of several GPUs are rare but hard to place: their frequency counts times GPUs^LARGE.
+LARGE = 0.25
+#: What the terms weigh beside fragmentation, which is in GPUs: losing a whole hole's value, a GPU without CPU, and a
+#: GPU of a model that others cannot do without.
+HOLE = 10.0
+STARVED = 0.4
+SCARCE_MODEL = 0.3
+
+
+@dataclass(frozen=True, slots=True)
+class AdaptiveLearned:
+    """What the costs depend on besides the nodes."""
+
+    fragmentation: Fragmentation
+    #: [kind, thousandths of a GPU] → value of such a hole; the last kind is any unknown one.
+    holes: Floats
+    #: CPU in milli that the workload asks for with each GPU; infinite while nobody does.
+    cpu_per_gpu: float
+    #: kind → how much demand that can go nowhere else presses on what is free of its model; the last is any unknown.
+    scarcity: Floats
+
+
+class Adaptive:
+    """cost = Σ_k w_k · Δf_k(n)                                   fragmentation, in GPUs
+         + 10  · Σ_devices [ V(L) - V(L - m) ]                    shares: what the holes lose in value
+         + 0.4 · Δ max(0, free GPUs(n) - free CPU(n) / d)         GPUs that CPU can no longer feed
+         + 0.3 · G · scarcity(model of n)                         GPUs that other pods cannot do without.
+
+    w_k = p'_k · min(20, R / U_k): p' is the shape's frequency times max(1, GPUs)^0.25, summing to 1; R is what is free in
+    the cluster, U_k what of it k can use. V: see ``holes``; L is what is free on the GPU, m what is taken. d is the CPU
+    that the workload asks for per GPU; G what the pod takes, in GPUs. scarcity(j) = min(20, S_j / f_j): S_j sums, over
+    the shapes restricted to models among which j is, share of demand / share of capacity; f_j is the free part of j.
+    """
+
+    name = names.ADAPTIVE
+    fills_first = False
+    tightest = True
+
+    def learn(self, seen: Seen) -> AdaptiveLearned:
+        """Everything but the nodes' own state."""
+        gpus = seen.gpus()
+        return AdaptiveLearned(
+            fragmentation_of(seen.shapes, _weights(seen, gpus), seen.kinds),
+            _holes(seen),
+            _cpu_per_gpu(seen, gpus),
+            _scarcity(seen, gpus),
+        )
+
+    def terms(self, options: Options, learned: AdaptiveLearned) -> Mapping[str, Floats]:
+        """See the class."""
+        before, after, node = options.before, options.after, options.node
+        kind = np.minimum(after.kind, len(learned.scarcity) - 1)
+        d = learned.cpu_per_gpu
+        free_before, free_after = free_gpus(before)[node], free_gpus(after)
+        starved = np.maximum(0, free_after - after.cpu / d) - np.maximum(0, free_before - before.cpu[node] / d)
+        fragmented = learned.fragmentation.of(after) - learned.fragmentation.of(before)[node]
+        card = after.card[:, None]
+        hole, rest = options.holes * GRID // card, (options.holes - options.mib) * GRID // card
+        lost = learned.holes[kind[:, None], hole] - learned.holes[kind[:, None], rest]
+        return {
+            "fragmentation": fragmented,
+            "value of its hole": HOLE * lost.sum(axis=1),
+            "GPUs without CPU": STARVED * starved,
+            "scarcity of the GPU model": SCARCE_MODEL * (free_before - free_after) * learned.scarcity[kind],
+        }
+
+
+def _weights(seen: Seen, gpus: Floats) -> Floats:
+    frequency = seen.counts * np.maximum(1.0, gpus) ** LARGE
+    usable = usable_by_shape(seen.shapes, seen.nodes, seen.kinds)
+    free = float(free_gpus(seen.nodes).sum())
+    scarce = np.minimum(MOST_SCARCE, free / np.maximum(usable, 1e-9))
+    weights: Floats = frequency / max(frequency.sum(), 1e-9) * scarce
+    return weights
+
+
+def _holes(seen: Seen) -> Floats:
+    by_card = {card: hole_values(_demand(seen, card)) for card in {kind.card for kind in seen.kinds}}
+    return np.array([*(by_card[kind.card] for kind in seen.kinds), hole_values({})])
+
+
+def _demand(seen: Seen, card: int) -> dict[int, float]:
+    """Thousandths of such a GPU → how often a device of that much is asked for."""
+    demand: dict[int, float] = {}
+    for shape, count in zip(seen.shapes, seen.counts.tolist(), strict=True):
+        mib = shape.share.mib_of(card) if shape.share is not None else card + 1
+        if mib <= card:
+            size = max(1, round(mib * GRID / card))
+            demand[size] = demand.get(size, 0.0) + count * shape.devices
+    return demand
+
+
+def _cpu_per_gpu(seen: Seen, gpus: Floats) -> float:
+    cpu = np.array([shape.cpu for shape in seen.shapes], float)
+    asked = float((seen.counts * gpus).sum())
+    per_gpu = float((seen.counts * cpu * (gpus > 0)).sum()) / asked if asked else 0.0
+    return per_gpu or np.inf
+
+
+def _scarcity(seen: Seen, gpus: Floats) -> Floats:
+    """Nothing but zeros where no pod names a model."""
+    capacity = seen.capacity()
+    free = np.bincount(seen.nodes.kind, free_gpus(seen.nodes), minlength=len(seen.kinds))
+    demand = seen.counts * gpus
+    pressure = np.zeros(len(seen.kinds))
+    for shape, fits, asked in zip(seen.shapes, seen.fitting(), demand.tolist(), strict=True):
+        allowed = float(capacity[fits].sum())
+        if shape.products is not None and allowed > 0:
+            pressure[fits] += (asked / demand.sum()) / (allowed / capacity.sum())
+    products = np.array([_first_of(seen, kind) for kind in range(len(seen.kinds))], np.int64)
+    free_part = _sums(products, free) / np.maximum(_sums(products, capacity), 1e-9)
+    scarcity = np.minimum(MOST_SCARCE, pressure / np.maximum(free_part, 1e-9))
+    return np.append(scarcity, 0.0)
+
+
+def _first_of(seen: Seen, kind: int) -> int:
+    """The first kind of the same model."""
+    return next(i for i, other in enumerate(seen.kinds) if other.product == seen.kinds[kind].product)
+
+
+def _sums(groups: NDArray[np.int64], amounts: Floats) -> Floats:
+    """For each entry the sum over its group."""
+    sums: Floats = np.bincount(groups, amounts, minlength=len(groups))[groups]
+    return sums

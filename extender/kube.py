@@ -1,0 +1,138 @@
+"""The connection to a Kubernetes API server, and the only importer of its client.
+
+The client serves for addresses, TLS and credentials. Objects stay raw JSON: its models refuse fields that they do
+not know, take minutes for 100,000 pods, and fail on the answer of a Binding that has succeeded. Whatever goes wrong
+leaves here as one of ``errors.ApiError``'s kinds.
+"""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import aiohttp
+import orjson
+from kubernetes.aio import config
+from kubernetes.aio.client import ApiClient, Configuration
+from kubernetes.aio.client.exceptions import OpenApiException
+
+from extender.core.errors import ApiError, Conflict, Gone, InputError, NotFound, Refused, Unavailable
+
+Json = dict[str, Any]
+Query = Sequence[tuple[str, str]]
+
+MERGE_PATCH: Final = "application/merge-patch+json"
+_JSON: Final = "application/json"
+# 408 is a proxy's: whether the request arrived, nobody knows.
+_KINDS: Final[Mapping[int, type[ApiError]]] = {404: NotFound, 408: Unavailable, 409: Conflict, 410: Gone}
+# Everything that client and connection were seen to raise. RuntimeError: the session was closed meanwhile;
+# ValueError: the answer breaks HTTP or is no JSON.
+_FAILURES: Final = (aiohttp.ClientError, OpenApiException, OSError, ValueError, RuntimeError, config.ConfigException)
+
+
+class Connection:
+    """Requests to one API server."""
+
+    def __init__(self, client: ApiClient, *, timeout: float, idle_timeout: float) -> None:
+        self._client = client
+        self._timeout = aiohttp.ClientTimeout(total=timeout)
+        # A stream may last for ever, but the server sends a bookmark about once a minute.
+        self._stream_timeout = aiohttp.ClientTimeout(total=None, sock_connect=timeout, sock_read=idle_timeout)
+
+    @classmethod
+    async def open(cls, kubeconfig: Path | None, *, timeout: float = 5.0, idle_timeout: float = 90.0) -> "Connection":
+        """Credentials from that file, or those of the pod that this runs in; nothing is sent yet.
+
+        ``timeout``: seconds that a request may take, answer included. ``idle_timeout``: seconds that a watch may be
+        silent. Raises InputError.
+        """
+        configuration = Configuration()
+        try:
+            if kubeconfig is None:
+                config.load_incluster_config(configuration)
+            else:
+                await config.load_kube_config(str(kubeconfig), client_configuration=configuration, persist_config=False)
+            return cls(ApiClient(configuration), timeout=timeout, idle_timeout=idle_timeout)
+        except Exception as error:  # the loaders raise what they meet: KeyError, yaml's errors, binascii's …
+            where = kubeconfig or "the service account of this pod"
+            raise InputError(f"no credentials for Kubernetes in {where}: {_sentence(error)}") from error
+
+    async def close(self) -> None:
+        """End every connection; requests under way end with Unavailable."""
+        await self._client.close()
+
+    async def request(
+        self, method: str, path: str, body: Mapping[str, Any] | None = None, query: Query = (), content: str = _JSON
+    ) -> bytes:
+        """The body of a 2xx answer. Raises ApiError."""
+        try:
+            answer = await self._send(method, path, body, query, content, self._timeout)
+            async with answer:
+                text = await answer.read()
+        except _FAILURES as error:
+            raise Unavailable(f"no answer from the Kubernetes API: {_sentence(error)}") from error
+        if not 200 <= answer.status < 300:
+            raise _refusal(answer.status, answer.reason, text)
+        return text
+
+    async def stream(self, path: str, query: Query) -> AsyncIterator[bytes]:
+        """The lines of a GET's answer, as they come. Raises ApiError."""
+        try:
+            answer = await self._send("GET", path, None, query, _JSON, self._stream_timeout)
+            async with answer:
+                if answer.status != 200:
+                    raise _refusal(answer.status, answer.reason, await answer.read())
+                async for line in answer.content:
+                    yield line
+        except _FAILURES as error:
+            raise Unavailable(f"the Kubernetes API broke off a watch: {_sentence(error)}") from error
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None,
+        query: Query,
+        content: str,
+        timeout: aiohttp.ClientTimeout,
+    ) -> aiohttp.ClientResponse:
+        headers = {"Accept": _JSON, "Content-Type": content}
+        serialized = await self._client.param_serialize(
+            method, path, query_params=list(query), header_params=headers, body=body, auth_settings=["BearerToken"]
+        )
+        answer = await self._client.call_api(*serialized, _request_timeout=timeout)
+        response: aiohttp.ClientResponse = answer.response
+        return response
+
+
+def parse(text: bytes) -> Json:
+    """A JSON object. Raises Unavailable where the answer is none: whoever sent it was not the API server."""
+    try:
+        content = orjson.loads(text)
+    except ValueError as error:
+        raise Unavailable(f"the Kubernetes API answered with something that is no JSON: {_sentence(error)}") from error
+    if not isinstance(content, dict):
+        raise Unavailable(f"the Kubernetes API answered with {type(content).__name__} instead of an object")
+    return content
+
+
+def refusal_of(status: Mapping[str, Any]) -> ApiError:
+    """The error that a v1 Status stands for."""
+    code = status.get("code")
+    return _error(code if isinstance(code, int) else 500, str(status.get("message") or status.get("reason") or ""))
+
+
+def _refusal(code: int, reason: str | None, text: bytes) -> ApiError:
+    try:
+        message = parse(text).get("message")
+    except Unavailable:
+        message = None
+    return _error(code, str(message or reason or ""))
+
+
+def _error(code: int, message: str) -> ApiError:
+    kind = _KINDS.get(code, Refused if 400 <= code < 500 else Unavailable)
+    return kind(f"the Kubernetes API answered {code}: {message}" if message else f"the Kubernetes API answered {code}")
+
+
+def _sentence(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__} {error}".split())

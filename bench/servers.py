@@ -1,7 +1,7 @@
 """The two servers that are compared: the extender, and a like server that only parses and echoes.
 
-    python -m bench.servers extender NODES FILL PORT
-    python -m bench.servers echo 0 0 PORT
+python -m bench.servers extender NODES FILL PORT
+python -m bench.servers echo 0 0 PORT
 """
 
 import asyncio
@@ -35,7 +35,7 @@ def extender_app(nodes: int, fill: float, strategy: str | None) -> FastAPI:
     """The extender on ``nodes`` nodes; ``fill`` of the GPUs of each are full of shares."""
     logs.configure("info")
     snapshot = cluster(nodes, shares_per_gpu=4, shared_gpus=round(GPUS * fill))
-    settings = Settings(strategy=strategy) if strategy else Settings()  # type: ignore[arg-type]
+    settings = Settings(strategy=strategy) if strategy else Settings()
     return create_app(embedded_service(settings, snapshot))
 
 

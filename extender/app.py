@@ -3,6 +3,7 @@
 Whatever a caller of a verb must read is HTTP 200 with ``Error``: kube-scheduler reads no other answer's body.
 """
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -11,14 +12,16 @@ import orjson
 import structlog
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 
 from extender.body_limit import BodyLimit
 from extender.core.errors import InputError
-from extender.core.explain import explain
+from extender.core.explain import explain, gather
 from extender.core.inspect import picture
+from extender.core.podreader import uid_of
+from extender.core.values import NodeState
 from extender.embedded_routes import add_embedded_routes
 from extender.service import Service
 from extender.verbs import Answer, Verbs
@@ -50,6 +53,10 @@ def create_observe_app(service: Service) -> FastAPI:
 def add_read_routes(app: FastAPI, service: Service) -> None:
     """The paths that change nothing."""
 
+    def states() -> list[NodeState]:
+        """Frozen values, taken in one tick: a long answer is written in a thread while decisions go on."""
+        return list(service.decisions.ledger.snapshot())
+
     async def healthz() -> Response:
         return Response("ok\n", media_type="text/plain")
 
@@ -58,10 +65,10 @@ def add_read_routes(app: FastAPI, service: Service) -> None:
         return Response(f"{reason or 'ok'}\n", 200 if reason is None else 503, media_type="text/plain")
 
     async def metrics() -> Response:
-        return Response(generate_latest(service.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+        return Response(await asyncio.to_thread(service.metrics.render, states()), media_type=CONTENT_TYPE_LATEST)
 
     async def inspect() -> Response:
-        return to_json(picture(service.decisions.ledger))
+        return await asyncio.to_thread(lambda seen: to_json(picture(seen)), states())
 
     async def check() -> Response:
         return to_json({"differences": [difference.as_json() for difference in service.differences()]})
@@ -70,7 +77,9 @@ def add_read_routes(app: FastAPI, service: Service) -> None:
         found = service.cluster.find(namespace, pod)
         if found is None:
             return to_json({"detail": f"pod {namespace}/{pod} is not known"}, 404)
-        return to_json(explain(service.decisions, found, service.cluster.nodes.get))
+        evidence = gather(service.decisions.ledger, found, service.last_decisions.get(uid_of(found)))
+        told = await asyncio.to_thread(explain, service.decisions, evidence, service.cluster.nodes.get)
+        return to_json(told)
 
     routes: dict[str, Callable[..., Awaitable[Response]]] = {
         "/healthz": healthz,
@@ -111,6 +120,8 @@ def _verb(
         duration.observe(seconds)
         results.labels(name, answer.result).inc()
         log.info(name, result=answer.result, ms=round(seconds * 1000, 3), **answer.facts)
+        if answer.facts.get("uid"):
+            service.last_decisions[answer.facts["uid"]] = {"verb": name, "result": answer.result, **answer.facts}
         return to_json(answer.body)
 
     return endpoint

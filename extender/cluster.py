@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 from extender.core import names
 from extender.core.errors import Unavailable
-from extender.kube import MERGE_PATCH, Connection, Json, parse, refusal_of
+from extender.kube import MERGE_PATCH, Connection, Json, Limits, Request, parse, refusal_of
 
 Object = Mapping[str, Any]
 
@@ -63,9 +63,9 @@ class KubeCluster:
         self._connection = connection
 
     @classmethod
-    async def connect(cls, kubeconfig: Path | None, *, timeout: float = 5.0, idle_timeout: float = 90.0) -> Self:
+    async def connect(cls, kubeconfig: Path | None, limits: Limits | None = None) -> Self:
         """See ``Connection.open``. Raises InputError."""
-        return cls(await Connection.open(kubeconfig, timeout=timeout, idle_timeout=idle_timeout))
+        return cls(await Connection.open(kubeconfig, limits or Limits()))
 
     async def close(self) -> None:
         """End every connection."""
@@ -87,16 +87,16 @@ class KubeCluster:
         options: Json = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {"uid": uid}}
         if grace_seconds is not None:
             options["gracePeriodSeconds"] = grace_seconds
-        await self._connection.request("DELETE", _in(namespace, "pods", name), options)
+        await self._send("DELETE", _in(namespace, "pods", name), options)
 
     async def bind_pod(self, binding: Object) -> None:
         """See KubeApi."""
         metadata = binding["metadata"]
-        await self._connection.request("POST", _in(metadata["namespace"], "pods", metadata["name"], "binding"), binding)
+        await self._send("POST", _in(metadata["namespace"], "pods", metadata["name"], "binding"), binding)
 
     async def patch_pod(self, namespace: str, name: str, patch: Object) -> Json:
         """Merge-patch; the pod as it stands then. Another ``metadata.uid`` than the pod's raises Refused."""
-        return await self._object("PATCH", _in(namespace, "pods", name), patch, MERGE_PATCH)
+        return await self._object("PATCH", _in(namespace, "pods", name), patch)
 
     # --- nodes, records, leases, events -------------------------------------------------------------------
 
@@ -106,7 +106,7 @@ class KubeCluster:
 
     async def patch_node(self, name: str, patch: Object) -> Json:
         """Merge-patch; the node as it stands then."""
-        return await self._object("PATCH", f"{Collection.NODES}/{_safe(name)}", patch, MERGE_PATCH)
+        return await self._object("PATCH", f"{Collection.NODES}/{_safe(name)}", patch)
 
     async def get_config_map(self, namespace: str, name: str) -> Json:
         """The ConfigMap as it stands now. Raises NotFound."""
@@ -136,7 +136,7 @@ class KubeCluster:
 
     async def create_event(self, event: Object) -> None:
         """Store a v1 Event in its namespace."""
-        await self._connection.request("POST", _in(event["metadata"]["namespace"], "events"), event)
+        await self._send("POST", _in(event["metadata"]["namespace"], "events"), event)
 
     # --- lists and watches --------------------------------------------------------------------------------
 
@@ -145,7 +145,7 @@ class KubeCluster:
         cursor = ""
         while True:
             query = [("limit", str(page_size))] + ([("continue", cursor)] if cursor else [])
-            listed = parse(await self._connection.request("GET", collection, query=query))
+            listed = parse(await self._connection.send(Request("GET", collection, query=query)))
             metadata, items = listed.get("metadata"), listed.get("items")
             if not isinstance(metadata, dict) or not isinstance(items, list):
                 raise Unavailable("the Kubernetes API answered with something that is no list")
@@ -161,16 +161,20 @@ class KubeCluster:
         """
         query = [("watch", "true"), ("allowWatchBookmarks", "true"), ("resourceVersion", resource_version)]
         query.append(("timeoutSeconds", str(WATCH_SECONDS)))
-        async for line in self._connection.stream(collection, query):
+        async for line in self._connection.stream(Request("GET", collection, query=query)):
             yield _event(parse(line))
 
     # --- inside -------------------------------------------------------------------------------------------
 
-    async def _object(self, method: str, path: str, body: Object | None = None, content: str = "") -> Json:
-        options = {"content": content} if content else {}
-        answer = parse(await self._connection.request(method, path, body, **options))
+    async def _object(self, method: str, path: str, body: Object | None = None) -> Json:
+        answer = parse(await self._send(method, path, body))
         _check(answer)
         return answer
+
+    async def _send(self, method: str, path: str, body: Object | None = None) -> bytes:
+        if method == "PATCH":
+            return await self._connection.send(Request(method, path, body, content=MERGE_PATCH))
+        return await self._connection.send(Request(method, path, body))
 
 
 def _event(line: Json) -> WatchEvent:

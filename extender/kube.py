@@ -6,66 +6,79 @@ leaves here as one of ``errors.ApiError``'s kinds.
 """
 
 from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import aiohttp
 import orjson
-from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient, Configuration
 from kubernetes.aio.client.exceptions import OpenApiException
+from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
 
 from extender.core.errors import ApiError, Conflict, Gone, InputError, NotFound, Refused, Unavailable
 
 Json = dict[str, Any]
-Query = Sequence[tuple[str, str]]
-
 MERGE_PATCH: Final = "application/merge-patch+json"
-_JSON: Final = "application/json"
 # 408 is a proxy's: whether the request arrived, nobody knows.
 _KINDS: Final[Mapping[int, type[ApiError]]] = {404: NotFound, 408: Unavailable, 409: Conflict, 410: Gone}
 # Everything that client and connection were seen to raise. RuntimeError: the session was closed meanwhile;
 # ValueError: the answer breaks HTTP or is no JSON.
-_FAILURES: Final = (aiohttp.ClientError, OpenApiException, OSError, ValueError, RuntimeError, config.ConfigException)
+_FAILURES: Final = (aiohttp.ClientError, OpenApiException, OSError, ValueError, RuntimeError, ConfigException)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Seconds that a request may take, answer included, and that a watch may be silent.
+
+    The server sends a bookmark about once a minute: a longer silence is a dead connection.
+    """
+
+    request: float = 5.0
+    silence: float = 90.0
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request; ``body`` is sent as JSON."""
+
+    method: str
+    path: str
+    body: Mapping[str, Any] | None = None
+    query: Sequence[tuple[str, str]] = ()
+    content: str = "application/json"
 
 
 class Connection:
     """Requests to one API server."""
 
-    def __init__(self, client: ApiClient, *, timeout: float, idle_timeout: float) -> None:
+    def __init__(self, client: ApiClient, limits: Limits) -> None:
         self._client = client
-        self._timeout = aiohttp.ClientTimeout(total=timeout)
-        # A stream may last for ever, but the server sends a bookmark about once a minute.
-        self._stream_timeout = aiohttp.ClientTimeout(total=None, sock_connect=timeout, sock_read=idle_timeout)
+        self._limits = aiohttp.ClientTimeout(total=limits.request)
+        self._stream_limits = aiohttp.ClientTimeout(total=None, sock_connect=limits.request, sock_read=limits.silence)
 
     @classmethod
-    async def open(cls, kubeconfig: Path | None, *, timeout: float = 5.0, idle_timeout: float = 90.0) -> "Connection":
-        """Credentials from that file, or those of the pod that this runs in; nothing is sent yet.
-
-        ``timeout``: seconds that a request may take, answer included. ``idle_timeout``: seconds that a watch may be
-        silent. Raises InputError.
-        """
+    async def open(cls, kubeconfig: Path | None, limits: Limits) -> "Connection":
+        """Credentials from that file, or those of the pod that this runs in; nothing is sent yet. Raises InputError."""
         configuration = Configuration()
         try:
             if kubeconfig is None:
-                config.load_incluster_config(configuration)
+                load_incluster_config(configuration)
             else:
-                await config.load_kube_config(str(kubeconfig), client_configuration=configuration, persist_config=False)
-            return cls(ApiClient(configuration), timeout=timeout, idle_timeout=idle_timeout)
+                await load_kube_config(str(kubeconfig), client_configuration=configuration, persist_config=False)
+            return cls(ApiClient(configuration), limits)
         except Exception as error:  # the loaders raise what they meet: KeyError, yaml's errors, binascii's …
             where = kubeconfig or "the service account of this pod"
             raise InputError(f"no credentials for Kubernetes in {where}: {_sentence(error)}") from error
 
     async def close(self) -> None:
         """End every connection; requests under way end with Unavailable."""
-        await self._client.close()
+        await self._client.rest_client.close()
 
-    async def request(
-        self, method: str, path: str, body: Mapping[str, Any] | None = None, query: Query = (), content: str = _JSON
-    ) -> bytes:
+    async def send(self, request: Request) -> bytes:
         """The body of a 2xx answer. Raises ApiError."""
         try:
-            answer = await self._send(method, path, body, query, content, self._timeout)
+            answer = await self._answer(request, self._limits)
             async with answer:
                 text = await answer.read()
         except _FAILURES as error:
@@ -74,10 +87,10 @@ class Connection:
             raise _refusal(answer.status, answer.reason, text)
         return text
 
-    async def stream(self, path: str, query: Query) -> AsyncIterator[bytes]:
-        """The lines of a GET's answer, as they come. Raises ApiError."""
+    async def stream(self, request: Request) -> AsyncIterator[bytes]:
+        """The lines of the answer, as they come. Raises ApiError."""
         try:
-            answer = await self._send("GET", path, None, query, _JSON, self._stream_timeout)
+            answer = await self._answer(request, self._stream_limits)
             async with answer:
                 if answer.status != 200:
                     raise _refusal(answer.status, answer.reason, await answer.read())
@@ -86,20 +99,16 @@ class Connection:
         except _FAILURES as error:
             raise Unavailable(f"the Kubernetes API broke off a watch: {_sentence(error)}") from error
 
-    async def _send(
-        self,
-        method: str,
-        path: str,
-        body: Mapping[str, Any] | None,
-        query: Query,
-        content: str,
-        timeout: aiohttp.ClientTimeout,
-    ) -> aiohttp.ClientResponse:
-        headers = {"Accept": _JSON, "Content-Type": content}
+    async def _answer(self, request: Request, limits: aiohttp.ClientTimeout) -> aiohttp.ClientResponse:
         serialized = await self._client.param_serialize(
-            method, path, query_params=list(query), header_params=headers, body=body, auth_settings=["BearerToken"]
+            request.method,
+            request.path,
+            query_params=list(request.query),
+            header_params={"Accept": "application/json", "Content-Type": request.content},
+            body=request.body,
+            auth_settings=["BearerToken"],
         )
-        answer = await self._client.call_api(*serialized, _request_timeout=timeout)
+        answer = await self._client.call_api(*serialized, _request_timeout=limits)
         response: aiohttp.ClientResponse = answer.response
         return response
 

@@ -1,12 +1,11 @@
 """Prometheus metrics: names are part of the contract, units are in the names."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from extender.core.ledger import Ledger
 from extender.core.values import GpuState, NodeState
 
 MIB = 1024 * 1024
@@ -14,41 +13,37 @@ _BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0
 
 
 class Metrics:
-    """The counters that handlers feed, and a collector that reads the ledger when asked."""
+    """The counters that handlers feed; gauges are read off the ledger at each scrape."""
 
-    def __init__(self, ledger: Ledger, oldest_assumed: Callable[[], float]) -> None:
-        self.registry = CollectorRegistry()
+    def __init__(self, oldest_assumed: Callable[[], float]) -> None:
+        self._oldest_assumed = oldest_assumed
+        self._registry = CollectorRegistry()
         self.duration = Histogram(
             "gpu_extender_verb_duration_seconds",
-            "Time from a verb's parsed request to its answer.",
+            "Time from a verb's body to its answer.",
             ["verb"],
-            registry=self.registry,
+            registry=self._registry,
             buckets=_BUCKETS,
         )
-        self.results = Counter(
-            "gpu_extender_verb_results",
-            "Answers by verb and result.",
-            ["verb", "result"],
-            registry=self.registry,
+        self.results = self._counter("verb_results", "Answers by verb and result.", "verb", "result")
+        self.rejections = self._counter("node_rejections", "Nodes that filter found unfit, by reason.", "reason")
+        self.differences = self._counter(
+            "ledger_differences", "Differences found between ledger and API, by kind.", "kind"
         )
-        self.rejections = Counter(
-            "gpu_extender_node_rejections",
-            "Nodes that filter found unfit, by reason.",
-            ["reason"],
-            registry=self.registry,
-        )
-        self.differences = Counter(
-            "gpu_extender_ledger_differences",
-            "Differences found between ledger and API, by kind.",
-            ["kind"],
-            registry=self.registry,
-        )
-        self.registry.register(_LedgerCollector(ledger, oldest_assumed))
+
+    def render(self, states: Sequence[NodeState]) -> bytes:
+        """Prometheus text of the counters, and of the gauges for these states of the nodes."""
+        gauges = CollectorRegistry()
+        gauges.register(_Gauges(states, self._oldest_assumed()))
+        return generate_latest(self._registry) + generate_latest(gauges)
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(f"gpu_extender_{name}", text, labels, registry=self._registry)
 
 
-class _LedgerCollector(Collector):
-    def __init__(self, ledger: Ledger, oldest_assumed: Callable[[], float]) -> None:
-        self._ledger = ledger
+class _Gauges(Collector):
+    def __init__(self, states: Sequence[NodeState], oldest_assumed: float) -> None:
+        self._states = states
         self._oldest_assumed = oldest_assumed
 
     def collect(self) -> Iterable[GaugeMetricFamily]:
@@ -58,7 +53,7 @@ class _LedgerCollector(Collector):
             labels=["node", "kind"],
         )
         lost = 0
-        for state in self._ledger.snapshot():
+        for state in self._states:
             lost += sum(gpu.state is GpuState.LOST for gpu in state.gpus)
             for kind, mib in _memory(state).items():
                 memory.add_metric([state.name, kind], float(mib * MIB))
@@ -67,7 +62,7 @@ class _LedgerCollector(Collector):
         yield _gauge(
             "gpu_extender_assumed_share_age_seconds",
             "Age of the oldest share that is assumed and not yet confirmed; 0 if there is none.",
-            self._oldest_assumed(),
+            self._oldest_assumed,
         )
 
 

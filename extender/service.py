@@ -1,10 +1,12 @@
 """The parts of a running extender, put together; which cluster it serves is the caller's choice."""
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, MutableMapping
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 from uuid import uuid4
+
+from cachetools import LRUCache
 
 from extender.binding.api import KubeApi, Pod
 from extender.binding.bind import Binder
@@ -15,6 +17,10 @@ from extender.core.decisions import Decisions, Policy
 from extender.embedded import EmbeddedCluster
 from extender.metrics import Metrics
 from extender.snapshot import Snapshot
+
+
+#: Pods whose last decision is remembered for explain.
+LAST_DECISIONS = 10_000
 
 
 class Cluster(KubeApi, Protocol):
@@ -38,6 +44,10 @@ class Service:
     metrics: Metrics
     #: Why the ledger is not in step with the API yet; None once it is.
     not_ready: Callable[[], str | None]
+    #: pod UID → what the verb that last decided about it said
+    last_decisions: MutableMapping[str, Mapping[str, Any]] = field(
+        default_factory=lambda: LRUCache(maxsize=LAST_DECISIONS)
+    )
 
     def differences(self) -> list[Difference]:
         """What ledger and API disagree on now."""
@@ -55,7 +65,7 @@ def embedded_service(settings: Settings, snapshot: Snapshot, clock: Callable[[],
     cluster = EmbeddedCluster(snapshot, decisions)
     reservations = Reservations(cluster, decisions.ledger, scheduler="gpu-scheduler", image="gpu-extender")
     binder = Binder(cluster, decisions, reservations, process=uuid4().hex[:8], clock=clock)
-    metrics = Metrics(decisions.ledger, binder.oldest_assumed)
+    metrics = Metrics(binder.oldest_assumed)
     service = Service(settings, decisions, binder, reservations, cluster, metrics, lambda: None)
     for difference in service.differences():
         metrics.differences.labels(difference.kind).inc()

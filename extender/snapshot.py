@@ -45,9 +45,7 @@ def load_pods(path: Path) -> list[dict[str, Any]]:
     found = _parse(text, source)
     pods = [entry.value for entry in found if entry.known and entry.kind == "Pod"]
     if found and not pods:
-        raise InputError(
-            f"{source}: {found[0].place}: {found[0].title}: only Pods are read, and there is none"
-        )
+        raise InputError(f"{source}: {found[0].place}: {found[0].title}: only Pods are read, and there is none")
     return pods
 
 

@@ -64,9 +64,7 @@ _POD: Final = fields(
                 "overhead": quantities,
                 "nodeName": text,
                 "nodeSelector": texts,
-                "affinity": fields(
-                    dict.fromkeys(("nodeAffinity", "podAffinity", "podAntiAffinity"), an_object)
-                ),
+                "affinity": fields(dict.fromkeys(("nodeAffinity", "podAffinity", "podAntiAffinity"), an_object)),
                 "tolerations": each(fields(dict.fromkeys(("key", "operator", "value", "effect"), text))),
                 "schedulingGates": each(an_object),
                 "topologySpreadConstraints": each(an_object),
@@ -100,9 +98,7 @@ _NODE: Final = fields(
         "spec": fields(
             {
                 "unschedulable": flag,
-                "taints": each(
-                    fields({"key": text, "value": text, "effect": text}, required=("key", "effect"))
-                ),
+                "taints": each(fields({"key": text, "value": text, "effect": text}, required=("key", "effect"))),
             }
         ),
         "status": fields(
@@ -184,7 +180,5 @@ def _refuse_same_names(spec: dict[str, Any]) -> None:
     for key in _CONTAINER_LISTS:
         for index, container in enumerate(spec.get(key) or ()):
             if container["name"] in seen:
-                raise InputError(
-                    f"spec.{key}[{index}].name {plain(container['name'])} is taken by another container"
-                )
+                raise InputError(f"spec.{key}[{index}].name {plain(container['name'])} is taken by another container")
             seen.add(container["name"])

@@ -38,9 +38,10 @@ _OTHER_TAGS: Final = tuple(_TAG + name for name in ("null", "bool", "int", "floa
 
 def yaml_documents(text: str) -> Iterator[Any]:
     """Each document in turn; None for an empty one. Raises ``InputError`` with line and column."""
-    reader = _Reader(text)
     try:
-        yield from reader.documents()
+        yield from _Reader(text).documents()
+    except UnicodeEncodeError as error:
+        raise InputError(f"{line_and_column(text, error.start)}: half of a surrogate pair") from None
     except ReaderError as error:
         raise InputError(f"{line_and_column(text, error.position)}: {error.reason}") from None
     except yaml.MarkedYAMLError as error:
@@ -49,9 +50,7 @@ def yaml_documents(text: str) -> Iterator[Any]:
 
 def line_and_column(text: str, position: int) -> str:
     """Where the character at ``position`` stands, both counted from 1."""
-    return (
-        f"line {text.count(chr(10), 0, position) + 1}, column {position - text.rfind(chr(10), 0, position)}"
-    )
+    return f"line {text.count(chr(10), 0, position) + 1}, column {position - text.rfind(chr(10), 0, position)}"
 
 
 class _Reader:
@@ -140,10 +139,9 @@ def _refuse_unknown_tag(event: Any) -> None:
 
 
 def _scalar(event: ScalarEvent) -> Any:
-    # implicit[0]: written without quotes and without tag.
-    if event.implicit[0] or event.tag in _OTHER_TAGS:
-        return resolve(event.value)
-    return event.value
+    # implicit[0]: written without quotes.
+    bare = event.implicit[0] if event.tag is None else event.tag in _OTHER_TAGS
+    return resolve(event.value) if bare else event.value
 
 
 def _fail(event: Event, problem: str) -> NoReturn:

@@ -4,7 +4,6 @@ Source: k8s.io/kube-scheduler/extender/v1/types.go (its structs have no JSON tag
 kube-scheduler may send more. Answers are plain dictionaries written by orjson, always with Content-Length.
 """
 
-from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, StrictStr, ValidationError

@@ -71,8 +71,8 @@ class Extender:
         passed = (await self.filter(pod, nodes))["NodeNames"]
         if len(passed) > 1:
             scores = await self.prioritize(pod, passed)
-            return max(passed, key=scores.__getitem__)
-        return passed[0] if passed else None
+            return max(scores, key=scores.__getitem__)
+        return str(passed[0]) if passed else None
 
     async def schedule(self, pod: Json, nodes: Sequence[str] | None = None) -> str | None:
         """Create the pod and take it through a whole cycle; its node, or None."""

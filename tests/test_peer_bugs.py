@@ -17,7 +17,9 @@ def bound(pod: dict[str, Any], node: str, **annotations: str) -> dict[str, Any]:
     """The pod as it stands once it is bound."""
     pod = copy.deepcopy(pod)
     pod["spec"]["nodeName"] = node
-    pod["metadata"]["annotations"] |= {names.PREFIX + key.replace("_", "-"): value for key, value in annotations.items()}
+    pod["metadata"]["annotations"] |= {
+        names.PREFIX + key.replace("_", "-"): value for key, value in annotations.items()
+    }
     pod["status"] = {"phase": "Running"}
     return pod
 
@@ -39,7 +41,9 @@ async def test_kai_2153_sixteen_halves_on_eight_gpus(overlapping: int) -> None:
         for start in range(0, 16, overlapping):
             batch = pods[start : start + overlapping]
             chosen = [await extender.cycle(pod) for pod in batch]
-            errors = await asyncio.gather(*(extender.bind(pod, node or "") for pod, node in zip(batch, chosen, strict=True)))
+            errors = list(
+                await asyncio.gather(*(extender.bind(pod, node or "") for pod, node in zip(batch, chosen, strict=True)))
+            )
             assert errors == [""] * len(batch)
         assert await extender.shares("n") == [[A100 // 2] * 2] * 8
 
@@ -72,7 +76,13 @@ async def test_aliyun_184_unsigned_underflow() -> None:
     """
     card = reservation("share-1", "n", "GPU-1", 8192)
     held = [
-        bound(make_pod(f"old{i}").gpu_memory(6000).build(), "n", shared_gpus="share-1", visible_devices="GPU-1", memory_mib="6000")
+        bound(
+            make_pod(f"old{i}").gpu_memory(6000).build(),
+            "n",
+            shared_gpus="share-1",
+            visible_devices="GPU-1",
+            memory_mib="6000",
+        )
         for i in range(2)
     ]
     whole = [bound(make_pod("w").container("c", limits={"nvidia.com/gpu": 3}).build(), "n")]
@@ -142,7 +152,9 @@ async def test_kai_848_no_reservation_on_a_full_node() -> None:
         pod = await extender.submit(make_pod("p").gpu_fraction("0.5").build())
         for _ in range(20):
             assert await extender.bind(pod, "n") == "no shared GPU has room and none is free"
-        assert [p["metadata"]["namespace"] for p in extender.service.cluster.pods()].count(names.RESERVATION_NAMESPACE) == 0
+        assert [p["metadata"]["namespace"] for p in extender.service.cluster.pods()].count(
+            names.RESERVATION_NAMESPACE
+        ) == 0
         assert (await extender.inspect("n"))["sharedGpus"] == []
 
 
@@ -163,7 +175,7 @@ async def test_k8s_96579_bind_that_succeeded_but_timed_out() -> None:
     """
     async with serve(make_node("n").gpus(1, mib=A100).build(), make_node("m").gpus(1, mib=A100).build()) as extender:
         pod = await extender.submit(make_pod("p").gpu_fraction("0.5").build())
-        both = await asyncio.gather(extender.bind(pod, "n"), extender.bind(pod, "n"))
+        both = list(await asyncio.gather(extender.bind(pod, "n"), extender.bind(pod, "n")))
         assert both == ["", ""]
         assert await extender.bind(pod, "n") == ""
         assert "already bound to node n" in await extender.bind(pod, "m")
@@ -196,7 +208,9 @@ async def test_hami_2622_several_containers_all_count() -> None:
         .annotation("nvidia.com/container.b.gpu-memory.request", "4Gi")
         .build()
     )
-    whole = make_pod("w").container("a", limits={"nvidia.com/gpu": 1}).container("b", limits={"nvidia.com/gpu": 1}).build()
+    whole = (
+        make_pod("w").container("a", limits={"nvidia.com/gpu": 1}).container("b", limits={"nvidia.com/gpu": 1}).build()
+    )
     async with serve(make_node("n").gpus(3, mib=8192).build()) as extender:
         assert await extender.schedule(pod) == "n"
         assert await extender.shares("n") == [[7 * 1024]]

@@ -18,7 +18,7 @@ from extender.core.request import GpuRequest, InvalidRequest
 from extender.core.values import PodOnNode
 
 
-class BindFailed(Exception):  # noqa: N818 - an answer, not an error of ours
+class BindFailed(Exception):
     """Why the pod was not bound, in a sentence for kube-scheduler's event."""
 
 

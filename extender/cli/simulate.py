@@ -35,7 +35,7 @@ def simulate(pods: tuple[Path, ...], snapshot: Path, strategy: str | None, outpu
     settings = Settings(strategy=strategy) if strategy else Settings()  # type: ignore[arg-type]
     service = embedded_service(settings, cluster)
     outcomes = asyncio.run(run(service))
-    after = picture(service.decisions.ledger)
+    after = picture(list(service.decisions.ledger.snapshot()))
     result = {"pods": [asdict(outcome) for outcome in outcomes], "totals": after["totals"], "nodes": after["nodes"]}
     if not emit(result, output):
         print_outcomes(outcomes, after)

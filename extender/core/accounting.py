@@ -138,22 +138,25 @@ def derive(node: Node, pods: Iterable[PodOnNode], reservations: Iterable[Reserva
         for share in pod.shares:
             gpus.hold(pod, share)
     shared = gpus.freeze()
-    whole_held = _whole_held(node, pods)
+    whole = _whole(node, pods)
+    whole_held = node.claimed_gpus + sum(whole)
     return NodeState(
         node=node,
         gpus=shared,
         whole_held=whole_held,
+        whole_pods=len(whole),
         whole_free=max(0, node.inventory.whole_gpus - whole_held - len(shared) - strays),
         free=_free(node, pods, reservations),
         closed=_closed(shared, pods),
     )
 
 
-def _whole_held(node: Node, pods: Iterable[PodOnNode]) -> int:
+def _whole(node: Node, pods: Iterable[PodOnNode]) -> list[int]:
+    """Whole GPUs of each pod that holds any."""
     resource = node.inventory.whole_resource
     if resource is None:
-        return node.claimed_gpus
-    return node.claimed_gpus + sum(pod.resources.get(resource, 0) for pod in pods)
+        return []
+    return [count for pod in pods if (count := pod.resources.get(resource, 0)) > 0]
 
 
 def _free(node: Node, pods: Iterable[PodOnNode], reservations: Iterable[Reservation]) -> Mapping[str, int]:

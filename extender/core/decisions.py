@@ -75,9 +75,10 @@ class Decisions:
         timer: Callable[[], float],
         refresher: Refresher = at_once,
         strategies: Mapping[str, Strategy] = STRATEGIES,
+        workload: Workload | None = None,
     ) -> None:
         self.policy = policy
-        self.workload = Workload()
+        self.workload = workload or Workload()
         self._refresher = refresher
         self._strategies = strategies
         self._board = Scoreboard(unknown_code=UNKNOWN_CODE)
@@ -168,6 +169,10 @@ class Decisions:
         if uid and isinstance(request, GpuRequest) and not self.workload.knows(uid):
             self._count(uid, request, by_spec(pod, self._products()))
 
+    def relearn(self) -> None:
+        """Start to learn from what was seen so far."""
+        self._refresher(self._seen(), self.adopt)
+
     def adopt(self, learned: Learned) -> None:
         """From now on decide by this. Every cost may be another."""
         self._learned = learned
@@ -195,7 +200,7 @@ class Decisions:
     def _count(self, uid: str, request: GpuRequest, products: Products) -> None:
         self.workload.count(uid, Shape.of(request, products))
         if self.workload.is_due():
-            self._refresher(self._seen(), self.adopt)
+            self.relearn()
 
     def _products(self) -> frozenset[Product]:
         return frozenset(kind.product for kind in self._fleet.kinds if kind.card > 1)
@@ -283,8 +288,7 @@ class Decisions:
         for position in np.arange(len(self._board))[positions].tolist():
             state = self._with_claims(self._board.name(position), "")
             verdict = UNKNOWN_NODE if state is None else fit(state, request)
-            fits = isinstance(verdict, Placement)
-            found.append(FITS if fits else CODE[verdict.reason, verdict.resolvable])
+            found.append(CODE[verdict.reason, verdict.resolvable] if isinstance(verdict, Shortfall) else FITS)
         return np.array(found, np.int16)
 
     def _choices(

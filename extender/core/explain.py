@@ -1,11 +1,13 @@
 """Why a pod is where it is, or why it is nowhere: every node's verdict with numbers (API: section 5)."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from extender.core.decisions import Decisions, score_of
 from extender.core.fleet import has_gpus
 from extender.core.intree import blockers
+from extender.core.ledger import Ledger
 from extender.core.placement import Shortfall
 from extender.core.podreader import annotations_of, has_ended, namespaced_name, node_of, uid_of
 from extender.core.request import GpuRequest, InvalidRequest
@@ -17,11 +19,34 @@ Json = dict[str, Any]
 FindNode = Callable[[str], Mapping[str, Any] | None]
 
 
-def explain(decisions: Decisions, pod: Mapping[str, Any], find_node: FindNode) -> Json:
-    """Computed from the ledger now. ``fits`` is this extender's word; ``scheduler`` names kube-scheduler's objections."""
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What an explanation is made from: frozen, so that it can be written while decisions go on."""
+
+    pod: Mapping[str, Any]
+    held: PodOnNode | None
+    #: Every node; the pod's own as if the pod were not there.
+    states: Sequence[NodeState]
+    #: What this process last decided about the pod.
+    last_decision: Mapping[str, Any] | None
+
+
+def gather(ledger: Ledger, pod: Mapping[str, Any], last_decision: Mapping[str, Any] | None) -> Evidence:
+    """Taken from the ledger in one tick."""
+    uid = uid_of(pod)
+    held = ledger.pod(uid)
+    states = [
+        (ledger.without(state.name, [uid]) or state) if held is not None and held.node == state.name else state
+        for state in ledger.snapshot()
+    ]
+    return Evidence(pod, held, states, last_decision)
+
+
+def explain(decisions: Decisions, evidence: Evidence, find_node: FindNode) -> Json:
+    """``fits`` is our word; ``scheduler`` names kube-scheduler's own objections."""
+    pod, held = evidence.pod, evidence.held
     namespace, name = namespaced_name(pod)
     request = GpuRequest.from_pod(pod)
-    held = decisions.ledger.pod(uid_of(pod))
     invalid = isinstance(request, InvalidRequest)
     return {
         "namespace": namespace,
@@ -35,7 +60,8 @@ def explain(decisions: Decisions, pod: Mapping[str, Any], find_node: FindNode) -
         "visibleDevices": [share.uuid for share in held.shares] if held is not None else [],
         "notApplied": list(unapplied_rules(pod)),
         "annotations": _placement_annotations(pod),
-        "nodes": [] if invalid else _verdicts(decisions, pod, find_node),
+        "lastDecision": evidence.last_decision,
+        "nodes": [] if invalid else _verdicts(decisions, evidence, find_node),
     }
 
 
@@ -66,11 +92,11 @@ def _placement_annotations(pod: Mapping[str, Any]) -> Json:
     return {key: value for key, value in annotations_of(pod).items() if key.startswith("gpu-extender.io/")}
 
 
-def _verdicts(decisions: Decisions, pod: Mapping[str, Any], find_node: FindNode) -> list[Json]:
+def _verdicts(decisions: Decisions, evidence: Evidence, find_node: FindNode) -> list[Json]:
+    pod = evidence.pod
     request = GpuRequest.from_pod(pod)
     assert isinstance(request, GpuRequest)
-    uid = uid_of(pod)
-    judged = [_judge(decisions, request, uid, state) for state in decisions.ledger.snapshot()]
+    judged = [(state, *_judge(decisions, request, state)) for state in evidence.states]
     scores = _scores([cost for _, _, cost, _ in judged])
     return [
         {
@@ -94,17 +120,15 @@ def _scores(costs: Sequence[float | None]) -> dict[int, int]:
 
 
 def _judge(
-    decisions: Decisions, request: GpuRequest, uid: str, state: NodeState
-) -> tuple[NodeState, Shortfall | None, float | None, Mapping[str, float]]:
-    """The node without the pod itself, the shortfall or the cost there, and the cost's terms."""
-    without = decisions.ledger.without(state.name, [uid]) if decisions.ledger.pod(uid) is not None else state
-    state = without or state
+    decisions: Decisions, request: GpuRequest, state: NodeState
+) -> tuple[Shortfall | None, float | None, Mapping[str, float]]:
+    """The shortfall there or the cost, and the cost's terms."""
     verdict, terms = decisions.place(state, request)
     if isinstance(verdict, Shortfall):
-        return state, verdict, None, {}
+        return verdict, None, {}
     if not request.asks_for_gpu and not has_gpus(state.inventory):
-        return state, None, float("-inf"), {}
-    return state, None, sum(terms.values()), terms
+        return None, float("-inf"), {}
+    return None, sum(terms.values()), terms
 
 
 def _shortfall(shortfall: Shortfall) -> Json:

@@ -27,12 +27,14 @@ def hole_values(demand: Mapping[int, float]) -> Floats:
     Without demand V(x) = x²: nothing is known but that large holes are worth more than their parts.
     """
     if not demand:
-        return (np.arange(GRID + 1) / GRID) ** 2
+        squares: Floats = (np.arange(GRID + 1) / GRID) ** 2
+        return squares
     frequent = sorted(demand.items(), key=lambda entry: (-entry[1], entry[0]))[:MOST_SIZES]
     sizes = np.array(sorted(size for size, _ in frequent))
     weights = np.array([demand[size] for size in sizes.tolist()])
     values = best_filling(sizes, _prices(sizes, weights))
-    return values / values[GRID]
+    values /= values[GRID]
+    return values
 
 
 def _prices(sizes: NDArray[np.int64], weights: Floats) -> Floats:

@@ -3,28 +3,23 @@
 With no change between, two pictures are equal: no clock, age or claim in them.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
-from extender.core.ledger import Ledger
 from extender.core.values import NodeState, SharedGpu
 
 Json = dict[str, Any]
 
 
-def picture(ledger: Ledger) -> Json:
-    """The whole picture; memory in MiB."""
-    states = list(ledger.snapshot())
-    holders: set[str] = set()
-    for state in states:
-        holders |= {share.uid for gpu in state.gpus for share in gpu.shares}
-        holders |= {pod.uid for pod in ledger.pods(state.name) if _holds_whole(state, pod.resources)}
+def picture(states: Sequence[NodeState]) -> Json:
+    """The whole picture of ``ledger.snapshot()``; memory in MiB."""
     return {
         "nodes": [_node(state) for state in states],
         "totals": {
             "gpus": sum(state.inventory.physical_gpus or 0 for state in states),
             "memoryMiB": sum(_card(state) * (state.inventory.physical_gpus or 0) for state in states),
             "usedMiB": sum(_used(state) for state in states),
-            "pods": len(holders),
+            "pods": sum(_holders(state) for state in states),
         },
     }
 
@@ -76,6 +71,5 @@ def _used(state: NodeState) -> int:
     return sum(gpu.used_mib for gpu in state.gpus) + state.whole_held * _card(state)
 
 
-def _holds_whole(state: NodeState, resources: Any) -> bool:
-    resource = state.inventory.whole_resource
-    return resource is not None and resources.get(resource, 0) > 0
+def _holders(state: NodeState) -> int:
+    return len({share.uid for gpu in state.gpus for share in gpu.shares}) + state.whole_pods

@@ -34,9 +34,7 @@ _REQUIRED: Final = "requiredDuringSchedulingIgnoredDuringExecution"
 _CORDON: Final = {"key": "node.kubernetes.io/unschedulable", "effect": "NoSchedule"}
 
 
-def blockers(
-    pod: Object, node: Object, free: Mapping[str, int], requested: Mapping[str, int]
-) -> tuple[str, ...]:
+def blockers(pod: Object, node: Object, free: Mapping[str, int], requested: Mapping[str, int]) -> tuple[str, ...]:
     """Why kube-scheduler would not place the pod on the node: constants without numbers; empty if it would.
 
     ``free`` is what is left on the node and ``requested`` what the pod asks for, resource → cpu in thousandths,
@@ -80,12 +78,13 @@ def _affinity_blockers(spec: Object, labels: Object, node_name: str) -> Iterator
     if node_affinity is None:
         yield MALFORMED_AFFINITY
         return
-    required = node_affinity.get(_REQUIRED)
-    if required is None:
+    if node_affinity.get(_REQUIRED) is None:
         return
+    required = _part(node_affinity, _REQUIRED)
     try:
-        terms = required.get("nodeSelectorTerms") if isinstance(required, Mapping) else required
-        if not any_term_matches(terms, labels, node_name):
+        if required is None:
+            yield MALFORMED_AFFINITY
+        elif not any_term_matches(required.get("nodeSelectorTerms"), labels, node_name):
             yield AFFINITY
     except InputError:
         yield MALFORMED_AFFINITY

@@ -55,7 +55,7 @@ class Nodes:
 class Options:
     """The choices of one request: one entry each in ``after`` and below it, sorted by node.
 
-    On one node the GPUs that exist come before a new one.
+    On one node the GPUs that exist come before a new one, in the order that the strategy likes.
     """
 
     before: Nodes
@@ -180,7 +180,7 @@ def options(
     if request.share is None:
         return _no_share(rows, fits, request)
     if request.share.devices == 1:
-        return _one_device(rows, fits, request, sizes, fills_first)
+        return _one_device(rows, fits, request, sizes, fills_first, tightest)
     return _several_devices(rows, fits, request, sizes, fills_first, tightest)
 
 
@@ -200,8 +200,8 @@ def _no_share(rows: Rows, fits: Flags, request: GpuRequest) -> Options:
     return Options(before, node, after, nothing, nothing, nothing, whole)
 
 
-def _one_device(
-    rows: Rows, fits: Flags, request: GpuRequest, sizes: Sequence[int], fills_first: bool
+def _one_device(  # noqa: PLR0913 - as options
+    rows: Rows, fits: Flags, request: GpuRequest, sizes: Sequence[int], fills_first: bool, tightest: bool
 ) -> Options:
     roomy, mib = _roomy(rows, request, sizes)
     new = _openable(rows, request).astype(bool) & (rows.facts[:, fleet.WHOLE] > 0)
@@ -209,7 +209,11 @@ def _one_device(
         new &= ~roomy.any(axis=1)
     mib = np.column_stack((mib, _new_mib(rows, request, sizes)))
     node, column = np.nonzero(np.column_stack((roomy, new)) & fits[:, None])
-    columns = np.where(column == roomy.shape[1], -1, column)
+    is_new = column == roomy.shape[1]
+    columns = np.where(is_new, -1, column)
+    room = rows.free[node, np.where(is_new, 0, column)]
+    in_order = np.lexsort((np.where(is_new, fleet.LARGEST, room if tightest else -room), node))
+    node, column, columns = node[in_order], column[in_order], columns[in_order]
     return _with_devices(rows, request, node, columns[:, None], mib[node, column][:, None])
 
 

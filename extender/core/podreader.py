@@ -155,6 +155,8 @@ def _resources(pod: Pod) -> tuple[Mapping[str, int], str | None]:
 
 
 def _compute_mode(pod: Pod) -> str:
+    if not any(str(key).endswith(names.COMPUTE_MODE_SUFFIX) for key in annotations_of(pod)):
+        return names.TIME_SLICING  # Most pods say nothing, and a rebuild reads many.
     request = GpuRequest.from_pod(pod)
     if isinstance(request, GpuRequest) and request.share is not None:
         return request.share.compute_mode

@@ -24,8 +24,7 @@ class Seen:
 
     def capacity(self) -> Floats:
         """GPUs of each kind, free or not."""
-        found: Floats = np.bincount(self.nodes.kind, self.nodes.gpus, minlength=len(self.kinds))
-        return found
+        return np.bincount(self.nodes.kind, self.nodes.gpus, minlength=len(self.kinds)).astype(float)
 
     def fitting(self) -> NDArray[np.bool_]:
         """[shape, kind]: whether such a node, empty, could run it; False for shapes without GPUs."""

@@ -43,11 +43,7 @@ def _term_matches(term: Mapping[str, Any], labels: Labels, fields: Labels) -> bo
 def _field_matches(requirement: Mapping[str, Any], fields: Labels) -> bool:
     values = requirement.get("values")
     one_value = isinstance(values, list) and len(values) == 1
-    if (
-        requirement.get("key") != _FIELD
-        or requirement.get("operator") not in ("In", "NotIn")
-        or not one_value
-    ):
+    if requirement.get("key") != _FIELD or requirement.get("operator") not in ("In", "NotIn") or not one_value:
         raise InputError(f"matchFields takes In or NotIn of {_FIELD} and one value")
     return _matches(requirement, fields)
 

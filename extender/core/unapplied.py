@@ -34,9 +34,7 @@ def unapplied_rules(pod: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _has_tying_volume(spec: Mapping[str, Any]) -> bool:
-    return any(
-        volume.get(kind) is not None for volume in children(spec, "volumes") for kind in _TYING_VOLUMES
-    )
+    return any(volume.get(kind) is not None for volume in children(spec, "volumes") for kind in _TYING_VOLUMES)
 
 
 def _has_host_port(spec: Mapping[str, Any]) -> bool:

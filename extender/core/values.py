@@ -136,6 +136,8 @@ class NodeState:
     gpus: tuple[SharedGpu, ...]
     #: GPUs of whole-GPU pods, foreign ones too; never reservations, replicas or slices.
     whole_held: int
+    #: How many pods hold them, where the device plugin gives them out.
+    whole_pods: int
     #: Whole GPUs that neither a whole-GPU pod nor a reservation holds; never negative.
     whole_free: int
     #: Allocatable less what pods hold; may be negative where evidence says so.

@@ -19,7 +19,8 @@ EVERY: Final = 200
 class Workload:
     """Bounded in memory: at most ``shapes`` shapes, and the last ``uids`` pods by name."""
 
-    def __init__(self, *, shapes: int = 512, uids: int = 1 << 16) -> None:
+    def __init__(self, *, shapes: int = 512, uids: int = 1 << 16, half_life: float = HALF_LIFE) -> None:
+        self._growth: float = 2 ** (1 / half_life)
         self._most_shapes = shapes
         self._most_uids = uids
         #: shape → weight, in units that grow: ``_unit`` is what a pod counts now.
@@ -44,7 +45,7 @@ class Workload:
         if len(self._uids) > self._most_uids:
             del self._uids[next(iter(self._uids))]
         self.arrivals += 1
-        self._unit *= 2 ** (1 / HALF_LIFE)
+        self._unit *= self._growth
         self._add(shape, self._unit)
         if len(self._weights) > 2 * self._most_shapes or self._unit > 2**32:
             self._prune()

@@ -49,7 +49,7 @@ class Process:
 
     def wait_until_ready(self, timeout: float = START_TIMEOUT) -> None:
         """Return once its health check says yes; raises AssertionError with the end of the log."""
-        wait_for(lambda: self._is_healthy(), timeout, lambda: f"{self.name} is not ready\n{self.tail()}")
+        wait_for(self._is_healthy, timeout, lambda: f"{self.name} is not ready\n{self.tail()}")
 
     def stop(self) -> None:
         """As an administrator stops it; killed when it takes longer than STOP_TIMEOUT."""

@@ -1,6 +1,7 @@
 """The ledger against a slow, obviously right model: random operations, both checked after every step."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -12,7 +13,7 @@ from extender.core.ledger import Ledger
 from extender.core.nodereader import read_nodes
 from extender.core.placement import Placement, Shortfall, fit
 from extender.core.request import GpuRequest
-from extender.core.values import PodOnNode, ShareOnGpu, ShareState
+from extender.core.values import Node, PodOnNode, ShareOnGpu, ShareState
 from tests.builders import make_node, make_pod
 
 CARD = 1000
@@ -54,12 +55,12 @@ class Model:
             gpu.shares.pop(uid, None)
 
 
-def node_of(name: str, gpus: int):
+def node_of(name: str, gpus: int) -> Node:
     [node] = read_nodes([make_node(name).gpus(gpus, mib=CARD).build()])
     return node
 
 
-def request_of(pod) -> GpuRequest:
+def request_of(pod: dict[str, Any]) -> GpuRequest:
     request = GpuRequest.from_pod(pod)
     assert isinstance(request, GpuRequest)
     return request

@@ -48,10 +48,10 @@ class Adaptive:
          + 0.4 · Δ max(0, free GPUs(n) - free CPU(n) / d)         GPUs that CPU can no longer feed
          + 0.3 · G · scarcity(model of n)                         GPUs that other pods cannot do without.
 
-    w_k = p'_k · min(20, R / U_k): p' is the shape's frequency times max(1, GPUs)^0.25, summing to 1; R is what is free in
-    the cluster, U_k what of it k can use. V: see ``holes``; L is what is free on the GPU, m what is taken. d is the CPU
-    that the workload asks for per GPU; G what the pod takes, in GPUs. scarcity(j) = min(20, S_j / f_j): S_j sums, over
-    the shapes restricted to models among which j is, share of demand / share of capacity; f_j is the free part of j.
+    w_k = p'_k · min(20, R / U_k): p' is the shape's frequency times max(1, GPUs)^0.25, summing to 1; R is what is free
+    in the cluster, U_k what of it k can use. V: see ``holes``; L is what is free on the GPU, m what is taken. d is the
+    CPU that the workload asks for per GPU; G what the pod takes, in GPUs. scarcity(j) = min(20, S_j / f_j): S_j sums,
+    over the shapes restricted to models among which j is, share of demand / share of capacity; f_j is the free part.
     """
 
     name = names.ADAPTIVE
@@ -122,7 +122,7 @@ def _cpu_per_gpu(seen: Seen, gpus: Floats) -> float:
 def _scarcity(seen: Seen, gpus: Floats) -> Floats:
     """Nothing but zeros where no pod names a model."""
     capacity = seen.capacity()
-    free = np.bincount(seen.nodes.kind, free_gpus(seen.nodes), minlength=len(seen.kinds))
+    free = np.bincount(seen.nodes.kind, free_gpus(seen.nodes), minlength=len(seen.kinds)).astype(float)
     demand = seen.counts * gpus
     pressure = np.zeros(len(seen.kinds))
     for shape, fits, asked in zip(seen.shapes, seen.fitting(), demand.tolist(), strict=True):
@@ -142,5 +142,4 @@ def _first_of(seen: Seen, kind: int) -> int:
 
 def _sums(groups: NDArray[np.int64], amounts: Floats) -> Floats:
     """For each entry the sum over its group."""
-    sums: Floats = np.bincount(groups, amounts, minlength=len(groups))[groups]
-    return sums
+    return np.bincount(groups, amounts, minlength=len(groups))[groups].astype(float)

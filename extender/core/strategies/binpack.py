@@ -29,7 +29,7 @@ class Binpack:
     def learn(self, seen: Seen) -> None:
         """It needs to know nothing."""
 
-    def terms(self, options: Options, learned: None) -> Mapping[str, NDArray[np.float64]]:
+    def terms(self, options: Options, learned: None) -> Mapping[str, NDArray[np.float64]]:  # noqa: ARG002 - it learns nothing
         """See the class."""
         whole = options.before.whole[options.node].astype(float)
         if options.columns.shape[1] == 0:

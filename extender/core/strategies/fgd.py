@@ -38,14 +38,14 @@ class Fgd:
     def terms(self, options: Options, learned: Fragmentation) -> Mapping[str, NDArray[np.float64]]:
         """See the class."""
         lost = learned.of(options.after) - learned.of(options.before)[options.node]
-        return {"fragmentation (score 0 to 100, negated)": -np.floor(100 / (1 + np.exp(lost)))}
+        return {"fragmentation (score 0 to 100, negated)": -np.floor(100 / (1 + np.exp(lost)) + 1e-9)}
 
 
 def typical_pods(seen: Seen) -> dict[Shape, float]:
     """The most frequent shapes, larger requests first on ties, until 95 % are covered."""
+    gpus = seen.gpus()
     order = sorted(
-        range(len(seen.shapes)),
-        key=lambda index: (-seen.counts[index], *_size(seen.shapes[index])),
+        range(len(seen.shapes)), key=lambda index: (-seen.counts[index], -gpus[index], -seen.shapes[index].cpu)
     )
     typical: dict[Shape, float] = {}
     wanted = COVERED * seen.counts.sum()
@@ -54,10 +54,3 @@ def typical_pods(seen: Seen) -> dict[Shape, float]:
             break
         typical[seen.shapes[index]] = float(seen.counts[index])
     return typical
-
-
-def _size(shape: Shape) -> tuple[float, int]:
-    part = 1.0
-    if shape.share is not None and shape.share.fraction is not None:
-        part = float(shape.share.fraction)
-    return -shape.devices * part, -shape.cpu

@@ -23,7 +23,7 @@ class Spread:
     def learn(self, seen: Seen) -> None:
         """It needs to know nothing."""
 
-    def terms(self, options: Options, learned: None) -> Mapping[str, NDArray[np.float64]]:
+    def terms(self, options: Options, learned: None) -> Mapping[str, NDArray[np.float64]]:  # noqa: ARG002 - it learns nothing
         """See the class."""
         before = options.before
         total = before.card * before.gpus

@@ -1,0 +1,53 @@
+"""What only the benchmark needs: the paper's BestFit, and a workload known before it arrives, as FGD has it there."""
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.packing.openb import GPU_MIB, TracePod
+from extender.core.models import Products
+from extender.core.options import Options
+from extender.core.request import GpuRequest
+from extender.core.seen import Seen
+from extender.core.shapes import Shape
+from extender.core.workload import Workload
+
+#: The largest node, in the trace's units.
+_CPU_MILLI = 128_000
+_GPU_MILLI = 8_000
+
+
+class BestFit:
+    """cost = -int(100 · (1 - (0.5 · (C - c) / 128000 + 0.5 · (G - g) / 8000))), C and G what is free of CPU and GPU."""
+
+    name = "bestfit"
+    fills_first = False
+    tightest = True
+
+    def learn(self, seen: Seen) -> None:
+        """It needs to know nothing."""
+
+    def terms(self, options: Options, learned: None) -> Mapping[str, NDArray[np.float64]]:  # noqa: ARG002
+        """The paper's score. It says nothing of the GPU: ``tightest`` does."""
+        after = options.after
+        left = after.whole * GPU_MIB + after.free.sum(axis=1)
+        # Room for reservation pods is below the trace's smallest unit.
+        score = np.floor(100 * (1 - (0.5 * (after.cpu // 1000) / _CPU_MILLI + 0.5 * left / _GPU_MILLI)))
+        return {"room left": -score}
+
+
+class Foreknown(Workload):
+    """Learns nothing more: all pods of the trace are known from the start, all counting the same."""
+
+    def __init__(self, pods: Mapping[str, TracePod]) -> None:
+        super().__init__(half_life=float("inf"))
+        for name, pod in pods.items():
+            request = GpuRequest.from_pod(pod.build(name))
+            assert isinstance(request, GpuRequest)
+            products: Products = frozenset(pod.models) or None
+            self.count(name, Shape.of(request, products))
+
+    def is_due(self) -> bool:
+        """Never again."""
+        return False

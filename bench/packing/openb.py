@@ -1,0 +1,134 @@
+"""The openb traces as Kubernetes objects.
+
+Units: a GPU has 1000 MiB, so that 1 MiB is 1 milli-GPU. One openb milli-CPU is one core: a reservation pod then needs
+0.05 of the smallest unit, and nodes get room for one per GPU on top, as 64 MiB of memory each. So opening a shared GPU
+never fails for CPU or memory, as in the paper, and free CPU differs from the trace's by less than its smallest unit.
+"""
+
+import csv
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+from extender.core import names
+from extender.core.models import PRODUCT_LABEL
+from extender.core.placement import RESERVATION_NEEDS
+from tests.builders import make_node, make_pod
+
+Json = dict[str, Any]
+GPU_MIB = 1000
+_RESERVATION_MIB = RESERVATION_NEEDS[names.MEMORY] >> 20
+_SLOTS = 1_000_000
+
+
+@dataclass(frozen=True)
+class TraceNode:
+    """A line of the node list."""
+
+    name: str
+    cpu_milli: int
+    memory_mib: int
+    gpus: int
+    model: str
+
+    @classmethod
+    def of(cls, line: Mapping[str, str]) -> Self:
+        """Read one line."""
+        return cls(line["sn"], int(line["cpu_milli"]), int(line["memory_mib"]), int(line["gpu"]), line["model"])
+
+    def build(self) -> Json:
+        """The Node object."""
+        return (
+            make_node(self.name)
+            .cpu(f"{self.cpu_milli * 1000 + self.gpus * RESERVATION_NEEDS[names.CPU]}m")
+            .memory(f"{self.memory_mib + self.gpus * _RESERVATION_MIB}Mi")
+            .pod_slots(_SLOTS)
+            .gpus(self.gpus, mib=GPU_MIB, product=self.model)
+            .build()
+        )
+
+
+@dataclass(frozen=True)
+class TracePod:
+    """A line of a pod list."""
+
+    name: str
+    cpu_milli: int
+    memory_mib: int
+    num_gpu: int
+    gpu_milli: int
+    models: frozenset[str]
+
+    @classmethod
+    def of(cls, line: Mapping[str, str]) -> Self:
+        """Read one line."""
+        models = frozenset(filter(None, (line.get("gpu_spec") or "").split("|")))
+        cpu, memory, gpus, milli = (int(line[c]) for c in ("cpu_milli", "memory_mib", "num_gpu", "gpu_milli"))
+        return cls(line["name"], cpu, memory, gpus, milli, models)
+
+    @property
+    def is_share(self) -> bool:
+        """Whether it asks for a part of one GPU."""
+        return self.num_gpu == 1 and self.gpu_milli < GPU_MIB
+
+    @property
+    def milli(self) -> int:
+        """What it asks for in all, in thousandths of a GPU."""
+        return self.gpu_milli if self.is_share else self.num_gpu * GPU_MIB
+
+    def build(self, uid: str) -> Json:
+        """A pending pod of that UID; its name is the UID too."""
+        pod = dict(self._template)
+        pod["metadata"] = {**pod["metadata"], "name": uid, "uid": uid}
+        return pod
+
+    @cached_property
+    def _template(self) -> Json:
+        pod = make_pod(self.name, "openb")
+        limits = {} if self.is_share or not self.num_gpu else {names.GPU_RESOURCE: str(self.num_gpu)}
+        pod.container(requests={"cpu": str(self.cpu_milli), "memory": f"{self.memory_mib}Mi"}, limits=limits)
+        if self.is_share:
+            pod.gpu_memory(self.gpu_milli)
+        if len(self.models) == 1:
+            pod.spec(nodeSelector={PRODUCT_LABEL: min(self.models)})
+        elif self.models:
+            pod.spec(affinity=_only_on(sorted(self.models)))
+        return pod.build()
+
+
+@dataclass(frozen=True)
+class Trace:
+    """One trace in one order of arrivals and nodes."""
+
+    nodes: tuple[TraceNode, ...]
+    #: The distinct pods of the trace.
+    pods: Mapping[str, TracePod]
+    #: In the order in which they arrive; pods occur again and again.
+    arrivals: tuple[TracePod, ...]
+
+    @property
+    def capacity(self) -> int:
+        """Thousandths of a GPU."""
+        return sum(node.gpus for node in self.nodes) * GPU_MIB
+
+
+def read_trace(directory: Path, trace: str, seed: int) -> Trace:
+    """Read what the directory holds of that trace; raises OSError or KeyError for what it does not."""
+    nodes = {line["sn"]: TraceNode.of(line) for line in _lines(directory / "openb_node_list_gpu_node.csv")}
+    pods = {line["name"]: TracePod.of(line) for line in _lines(directory / f"openb_pod_list_{trace}.csv")}
+    arrivals = (directory / "arrivals" / f"{trace}-{seed}.txt").read_text("utf-8").split()
+    order = (directory / "arrivals" / f"{trace}-{seed}-nodes.txt").read_text("utf-8").split()
+    return Trace(tuple(nodes[name] for name in order), pods, tuple(pods[name] for name in arrivals))
+
+
+def _lines(path: Path) -> Iterator[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        yield from csv.DictReader(file)
+
+
+def _only_on(models: list[str]) -> Json:
+    expression = {"key": PRODUCT_LABEL, "operator": "In", "values": models}
+    terms = {"nodeSelectorTerms": [{"matchExpressions": [expression]}]}
+    return {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": terms}}

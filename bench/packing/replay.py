@@ -1,0 +1,98 @@
+"""One trace through the real decisions and ledger, in process."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import count
+
+from bench.packing.baseline import BestFit, Foreknown
+from bench.packing.intree import InTree
+from bench.packing.openb import GPU_MIB, Trace, TracePod
+from extender.core import names
+from extender.core.decisions import Decisions, Policy
+from extender.core.nodereader import read_nodes
+from extender.core.placement import Placement
+from extender.core.request import GpuRequest
+from extender.core.reservation import reservation_name
+from extender.core.strategies import STRATEGIES, Strategy
+
+BESTFIT = BestFit.name
+ALL: Mapping[str, Strategy] = {**STRATEGIES, BESTFIT: BestFit()}
+
+
+@dataclass(frozen=True)
+class Placed:
+    """One arrival and where it went; None: nowhere."""
+
+    uid: str
+    pod: TracePod
+    node: str | None
+
+
+class Cluster:
+    """A cluster that one pod after another arrives at, and leaves."""
+
+    def __init__(self, trace: Trace, strategy: str) -> None:
+        # The paper's FGD knows the whole trace from the start; what learns online starts with nothing.
+        workload = Foreknown(trace.pods) if strategy == names.FGD else None
+        policy = Policy(shortlist=1, strategy=strategy)
+        self.decisions = Decisions(policy, claim_ttl=1.0, timer=lambda: 0.0, strategies=ALL, workload=workload)
+        for node in read_nodes([node.build() for node in trace.nodes]):
+            self.decisions.ledger.put_node(node)
+        if workload is not None:
+            self.decisions.relearn()
+        self._intree = InTree(trace.nodes)
+        self._attempts = count()
+
+    def place(self, uid: str, pod: TracePod) -> str | None:
+        """filter (and prioritize, where filter has no opinion), then bind to the best node; None where nothing fits."""
+        passing = self._intree.passing(pod)
+        if not passing:
+            return None
+        body = pod.build(uid)
+        found = self.decisions.filter(body, passing).nodes
+        if not found:
+            return None
+        best = found[0] if pod.num_gpu else _highest(self.decisions.prioritize(body, found))
+        self._bind(uid, body, best)
+        self._intree.take(pod, best)
+        return best
+
+    def leave(self, uid: str, pod: TracePod, node: str) -> None:
+        """The pod has ended; a shared GPU left empty is closed."""
+        held = self.decisions.ledger.pod(uid)
+        self.decisions.ledger.release(uid)
+        self._intree.take(pod, node, sign=-1)
+        state = self.decisions.ledger.state(node)
+        for share in held.shares if held is not None else ():
+            if state is not None and any(gpu.id == share.gpu_id and not gpu.shares for gpu in state.gpus):
+                self.decisions.ledger.drop_reservation(node, share.gpu_id)
+
+    def _bind(self, uid: str, pod: Mapping[str, object], node: str) -> None:
+        request = GpuRequest.from_pod(pod)
+        assert isinstance(request, GpuRequest)
+        ledger = self.decisions.ledger
+        placement = self.decisions.choose(node, request)
+        state = ledger.state(node)
+        assert isinstance(placement, Placement)
+        assert state is not None
+        attempt = next(self._attempts)
+        new_ids = [reservation_name(state.node.uid, uid, index, attempt) for index in range(placement.new)]
+        ledger.assume(
+            uid=uid, namespace="openb", name=uid, node=node, request=request, placement=placement, new_ids=new_ids
+        )
+        for gpu_id in new_ids:
+            ledger.report(node, gpu_id, f"GPU-{gpu_id}", GPU_MIB)
+        ledger.confirm(uid)
+        self.decisions.claims.end(uid)
+
+
+def _highest(scores: Mapping[str, int]) -> str:
+    return max(scores, key=scores.__getitem__)
+
+
+def replay(trace: Trace, strategy: str) -> Iterator[Placed]:
+    """Every arrival in turn; nobody leaves, and what fits nowhere is dropped."""
+    cluster = Cluster(trace, strategy)
+    for index, pod in enumerate(trace.arrivals):
+        uid = f"{index}-{pod.name}"
+        yield Placed(uid, pod, cluster.place(uid, pod))

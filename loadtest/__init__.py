@@ -1,0 +1,1 @@
+"""Locust plays many kube-schedulers against one extender, and keeps its own account of every GPU."""

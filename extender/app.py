@@ -65,7 +65,9 @@ def add_read_routes(app: FastAPI, service: Service) -> None:
         return Response(f"{reason or 'ok'}\n", 200 if reason is None else 503, media_type="text/plain")
 
     async def metrics() -> Response:
-        return Response(await asyncio.to_thread(service.metrics.render, states()), media_type=CONTENT_TYPE_LATEST)
+        oldest = service.binder.oldest_assumed()
+        text = await asyncio.to_thread(service.metrics.render, states(), oldest)
+        return Response(text, media_type=CONTENT_TYPE_LATEST)
 
     async def inspect() -> Response:
         return await asyncio.to_thread(lambda seen: to_json(picture(seen)), states())
@@ -116,15 +118,25 @@ def _verb(
             # A bug of ours must not look like "fits": the caller reads an error, the log has the traceback.
             log.exception(name)
             answer = Answer.error("internal error, see the extender's log", result="internal")
+        content, answer = _written(answer)
         seconds = time.perf_counter() - start
         duration.observe(seconds)
         results.labels(name, answer.result).inc()
         log.info(name, result=answer.result, ms=round(seconds * 1000, 3), **answer.facts)
         if answer.facts.get("uid"):
             service.last_decisions[answer.facts["uid"]] = {"verb": name, "result": answer.result, **answer.facts}
-        return to_json(answer.body)
+        return Response(content, media_type="application/json")
 
     return endpoint
+
+
+def _written(answer: Answer) -> tuple[bytes, Answer]:
+    """The answer as JSON. Node objects go back as they came, and may hold a number that nobody can write."""
+    try:
+        return orjson.dumps(answer.body), answer
+    except orjson.JSONEncodeError as error:
+        refused = Answer.error(f"the body cannot be sent back: {error}", result="invalid")
+        return orjson.dumps(refused.body), refused
 
 
 async def _plain_error(_: Request, error: Exception) -> Response:

@@ -31,6 +31,8 @@ class BodyLimit:
         size, more = 0, True
         while more:
             message = await receive()
+            if message["type"] == "http.disconnect":
+                return  # Nobody is left to answer.
             size += len(message.get("body", b""))
             more = message.get("more_body", False)
             if size > self._most:

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import aiohttp
 import orjson
+from aiohttp.http_exceptions import HttpProcessingError
 from kubernetes.aio.client import ApiClient, Configuration
 from kubernetes.aio.client.exceptions import OpenApiException
 from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
@@ -23,8 +24,16 @@ MERGE_PATCH: Final = "application/merge-patch+json"
 # 408 is a proxy's: whether the request arrived, nobody knows.
 _KINDS: Final[Mapping[int, type[ApiError]]] = {404: NotFound, 408: Unavailable, 409: Conflict, 410: Gone}
 # Everything that client and connection were seen to raise. RuntimeError: the session was closed meanwhile;
-# ValueError: the answer breaks HTTP or is no JSON.
-_FAILURES: Final = (aiohttp.ClientError, OpenApiException, OSError, ValueError, RuntimeError, ConfigException)
+# ValueError: the answer breaks HTTP; HttpProcessingError, no ClientError: a line longer than the buffer.
+_FAILURES: Final = (
+    aiohttp.ClientError,
+    HttpProcessingError,
+    OpenApiException,
+    ConfigException,
+    OSError,
+    ValueError,
+    RuntimeError,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +72,11 @@ class Connection:
         configuration = Configuration()
         try:
             if kubeconfig is None:
-                load_incluster_config(configuration)
+                load_incluster_config(configuration)  # type: ignore[no-untyped-call]
             else:
-                await load_kube_config(str(kubeconfig), client_configuration=configuration, persist_config=False)
+                await load_kube_config(  # type: ignore[no-untyped-call]
+                    str(kubeconfig), client_configuration=configuration, persist_config=False
+                )
             return cls(ApiClient(configuration), limits)
         except Exception as error:  # the loaders raise what they meet: KeyError, yaml's errors, binascii's …
             where = kubeconfig or "the service account of this pod"

@@ -1,6 +1,6 @@
 """Prometheus metrics: names are part of the contract, units are in the names."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily
@@ -15,8 +15,7 @@ _BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0
 class Metrics:
     """The counters that handlers feed; gauges are read off the ledger at each scrape."""
 
-    def __init__(self, oldest_assumed: Callable[[], float]) -> None:
-        self._oldest_assumed = oldest_assumed
+    def __init__(self) -> None:
         self._registry = CollectorRegistry()
         self.duration = Histogram(
             "gpu_extender_verb_duration_seconds",
@@ -31,10 +30,13 @@ class Metrics:
             "ledger_differences", "Differences found between ledger and API, by kind.", "kind"
         )
 
-    def render(self, states: Sequence[NodeState]) -> bytes:
-        """Prometheus text of the counters, and of the gauges for these states of the nodes."""
+    def render(self, states: Sequence[NodeState], oldest_assumed: float) -> bytes:
+        """Prometheus text of the counters, and of the gauges for these states of the nodes.
+
+        ``oldest_assumed``: seconds. Changes nothing, reads nothing that changes: it may run in a thread.
+        """
         gauges = CollectorRegistry()
-        gauges.register(_Gauges(states, self._oldest_assumed()))
+        gauges.register(_Gauges(states, oldest_assumed))
         return generate_latest(self._registry) + generate_latest(gauges)
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:

@@ -1,7 +1,12 @@
-"""Running the listeners: one event loop, one process, a stop that lets running requests end."""
+"""Running the listeners: one event loop, one process, a stop that lets running requests end.
+
+uvicorn raises the signal that stopped it once more when it is done, so the process would end as if it had been killed;
+here the first SIGINT or SIGTERM is a request to stop, and a process that has stopped as asked ends with status 0.
+"""
 
 import asyncio
 import contextlib
+import signal
 import socket
 from collections.abc import Iterator
 
@@ -21,7 +26,7 @@ log = structlog.get_logger()
 
 
 class _Listener(uvicorn.Server):
-    """A server whose signals somebody else handles."""
+    """A server whose signals are handled in ``run``."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -41,18 +46,21 @@ def _config(app: object) -> uvicorn.Config:
 
 async def run(service: Service, main: socket.socket, observe: socket.socket | None) -> None:
     """Serve until SIGINT or SIGTERM, then let running requests end."""
-    server = uvicorn.Server(_config(create_app(service)))
+    listeners = [(_Listener(_config(create_app(service))), main)]
+    if observe is not None:
+        listeners.append((_Listener(_config(create_observe_app(service))), observe))
+
+    def stop() -> None:
+        for listener, _ in listeners:
+            # Asked twice, it does not wait for running requests.
+            listener.force_exit, listener.should_exit = listener.should_exit, True
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop)
     log.info("serving", address=_address(main), observe=_address(observe) if observe is not None else None)
-    if observe is None:
-        await server.serve(sockets=[main])
-        return
-    second = _Listener(_config(create_observe_app(service)))
-    beside = asyncio.create_task(second.serve(sockets=[observe]))
-    try:
-        await server.serve(sockets=[main])
-    finally:
-        second.should_exit = True
-        await beside
+    async with asyncio.TaskGroup() as group:
+        for listener, listening in listeners:
+            group.create_task(listener.serve(sockets=[listening]))
 
 
 def _address(listening: socket.socket) -> str:

@@ -18,7 +18,6 @@ from extender.embedded import EmbeddedCluster
 from extender.metrics import Metrics
 from extender.snapshot import Snapshot
 
-
 #: Pods whose last decision is remembered for explain.
 LAST_DECISIONS = 10_000
 
@@ -65,7 +64,7 @@ def embedded_service(settings: Settings, snapshot: Snapshot, clock: Callable[[],
     cluster = EmbeddedCluster(snapshot, decisions)
     reservations = Reservations(cluster, decisions.ledger, scheduler="gpu-scheduler", image="gpu-extender")
     binder = Binder(cluster, decisions, reservations, process=uuid4().hex[:8], clock=clock)
-    metrics = Metrics(binder.oldest_assumed)
+    metrics = Metrics()
     service = Service(settings, decisions, binder, reservations, cluster, metrics, lambda: None)
     for difference in service.differences():
         metrics.differences.labels(difference.kind).inc()

@@ -4,13 +4,16 @@ Source: k8s.io/kube-scheduler/extender/v1/types.go (its structs have no JSON tag
 kube-scheduler may send more. Answers are plain dictionaries written by orjson, always with Content-Length.
 """
 
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, StrictStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StrictStr, ValidationError
 
 from extender.core.errors import InputError
+from extender.core.fields import child, text
 
 Json = dict[str, Any]
+#: Go's: a larger number could not be sent back.
+Int64 = Annotated[int, Field(ge=-(1 << 63), lt=1 << 63)]
 _Model = TypeVar("_Model", bound="_Message")
 
 
@@ -65,7 +68,7 @@ class MetaVictims(_Message):
     """Victims of one candidate node, by UID."""
 
     Pods: list[MetaPod | None] | None = None
-    NumPDBViolations: int | None = None
+    NumPDBViolations: Int64 | None = None
 
     def uids(self) -> list[str]:
         """The victims' UIDs in the order given: the most important first."""
@@ -76,12 +79,12 @@ class Victims(_Message):
     """Victims of one candidate node, as whole pods."""
 
     Pods: list[Json | None] | None = None
-    NumPDBViolations: int | None = None
+    NumPDBViolations: Int64 | None = None
 
     def uids(self) -> list[str]:
         """The victims' UIDs in the order given."""
-        uids = ((pod.get("metadata") or {}).get("uid") for pod in self.Pods or () if pod is not None)
-        return [uid for uid in uids if isinstance(uid, str)]
+        uids = (text(child(pod, "metadata"), "uid") for pod in self.Pods or ())
+        return [uid for uid in uids if uid is not None]
 
 
 class ExtenderPreemptionArgs(_Message):

@@ -7,8 +7,7 @@ from numpy.typing import NDArray
 
 from bench.packing.openb import GPU_MIB, TracePod
 from extender.core.models import Products
-from extender.core.options import Options
-from extender.core.request import GpuRequest
+from extender.core.options import Options, Order
 from extender.core.seen import Seen
 from extender.core.shapes import Shape
 from extender.core.workload import Workload
@@ -23,17 +22,18 @@ class BestFit:
 
     name = "bestfit"
     fills_first = False
-    tightest = True
+    order = Order.TIGHTEST
 
     def learn(self, seen: Seen) -> None:
         """It needs to know nothing."""
 
     def terms(self, options: Options, learned: None) -> Mapping[str, NDArray[np.float64]]:  # noqa: ARG002
-        """The paper's score. It says nothing of the GPU: ``tightest`` does."""
-        after = options.after
-        left = after.whole * GPU_MIB + after.free.sum(axis=1)
+        """The paper's score. It says nothing of the GPU: ``order`` does."""
+        nodes = options.states
+        left = options.after(nodes.whole * GPU_MIB + nodes.free.sum(axis=1))
+        cpu = options.after(nodes.cpu) // 1000
         # Room for reservation pods is below the trace's smallest unit.
-        score = np.floor(100 * (1 - (0.5 * (after.cpu // 1000) / _CPU_MILLI + 0.5 * left / _GPU_MILLI)))
+        score = np.floor(100 * (1 - (0.5 * cpu / _CPU_MILLI + 0.5 * left / _GPU_MILLI)))
         return {"room left": -score}
 
 
@@ -43,10 +43,8 @@ class Foreknown(Workload):
     def __init__(self, pods: Mapping[str, TracePod]) -> None:
         super().__init__(half_life=float("inf"))
         for name, pod in pods.items():
-            request = GpuRequest.from_pod(pod.build(name))
-            assert isinstance(request, GpuRequest)
             products: Products = frozenset(pod.models) or None
-            self.count(name, Shape.of(request, products))
+            self.count(name, Shape.of(pod.request, products))
 
     def is_due(self) -> bool:
         """Never again."""

@@ -15,6 +15,7 @@ from typing import Any, Self
 from extender.core import names
 from extender.core.models import PRODUCT_LABEL
 from extender.core.placement import RESERVATION_NEEDS
+from extender.core.request import GpuRequest
 from tests.builders import make_node, make_pod
 
 Json = dict[str, Any]
@@ -83,6 +84,13 @@ class TracePod:
         pod = dict(self._template)
         pod["metadata"] = {**pod["metadata"], "name": uid, "uid": uid}
         return pod
+
+    @cached_property
+    def request(self) -> GpuRequest:
+        """What it asks for, read once: replays need not measure the parser twice."""
+        request = GpuRequest.from_pod(self._template)
+        assert isinstance(request, GpuRequest)
+        return request
 
     @cached_property
     def _template(self) -> Json:

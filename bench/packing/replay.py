@@ -31,9 +31,9 @@ class Placed:
 class Cluster:
     """A cluster that one pod after another arrives at, and leaves."""
 
-    def __init__(self, trace: Trace, strategy: str) -> None:
-        # The paper's FGD knows the whole trace from the start; what learns online starts with nothing.
-        workload = Foreknown(trace.pods) if strategy == names.FGD else None
+    def __init__(self, trace: Trace, strategy: str, *, as_published: bool = True) -> None:
+        # The paper's FGD knows the whole trace from the start; the product learns, and starts with nothing.
+        workload = Foreknown(trace.pods) if strategy == names.FGD and as_published else None
         policy = Policy(shortlist=1, strategy=strategy)
         self.decisions = Decisions(policy, claim_ttl=1.0, timer=lambda: 0.0, strategies=ALL, workload=workload)
         for node in read_nodes([node.build() for node in trace.nodes]):
@@ -42,6 +42,7 @@ class Cluster:
             self.decisions.relearn()
         self._intree = InTree(trace.nodes)
         self._attempts = count()
+        self._as_published = as_published
 
     def place(self, uid: str, pod: TracePod) -> str | None:
         """filter (and prioritize, where filter has no opinion), then bind to the best node; None where nothing fits."""
@@ -53,7 +54,7 @@ class Cluster:
         if not found:
             return None
         best = found[0] if pod.num_gpu else _highest(self.decisions.prioritize(body, found))
-        self._bind(uid, body, best)
+        self._bind(uid, pod.request, best)
         self._intree.take(pod, best)
         return best
 
@@ -67,16 +68,14 @@ class Cluster:
             if state is not None and any(gpu.id == share.gpu_id and not gpu.shares for gpu in state.gpus):
                 self.decisions.ledger.drop_reservation(node, share.gpu_id)
 
-    def _bind(self, uid: str, pod: Mapping[str, object], node: str) -> None:
-        request = GpuRequest.from_pod(pod)
-        assert isinstance(request, GpuRequest)
+    def _bind(self, uid: str, request: GpuRequest, node: str) -> None:
         ledger = self.decisions.ledger
         placement = self.decisions.choose(node, request)
         state = ledger.state(node)
         assert isinstance(placement, Placement)
         assert state is not None
         attempt = next(self._attempts)
-        new_ids = [reservation_name(state.node.uid, uid, index, attempt) for index in range(placement.new)]
+        new_ids = [self._id(state.node.uid, uid, index, attempt) for index in range(placement.new)]
         ledger.assume(
             uid=uid, namespace="openb", name=uid, node=node, request=request, placement=placement, new_ids=new_ids
         )
@@ -85,14 +84,21 @@ class Cluster:
         ledger.confirm(uid)
         self.decisions.claims.end(uid)
 
+    def _id(self, node: str, pod: str, index: int, attempt: int) -> str:
+        """Published FGD takes the first GPU of several that are as good: ids then go by the time of opening."""
+        return f"share-{attempt:08}-{index}" if self._as_published else reservation_name(node, pod, index, attempt)
+
 
 def _highest(scores: Mapping[str, int]) -> str:
     return max(scores, key=scores.__getitem__)
 
 
-def replay(trace: Trace, strategy: str) -> Iterator[Placed]:
-    """Every arrival in turn; nobody leaves, and what fits nowhere is dropped."""
-    cluster = Cluster(trace, strategy)
+def replay(trace: Trace, strategy: str, *, as_published: bool = True) -> Iterator[Placed]:
+    """Every arrival in turn; nobody leaves, and what fits nowhere is dropped.
+
+    ``as_published``: as the paper has it, where that differs from the product (both are about FGD).
+    """
+    cluster = Cluster(trace, strategy, as_published=as_published)
     for index, pod in enumerate(trace.arrivals):
         uid = f"{index}-{pod.name}"
         yield Placed(uid, pod, cluster.place(uid, pod))

@@ -15,7 +15,7 @@ from extender.core.errors import ApiError, LedgerError, NotFound
 from extender.core.placement import Placement, Shortfall
 from extender.core.podreader import namespaced_name, node_of, placement_annotations, uid_of
 from extender.core.request import GpuRequest, InvalidRequest
-from extender.core.values import PodOnNode
+from extender.core.values import PodOnNode, ShareState
 
 
 class BindFailed(Exception):
@@ -102,7 +102,9 @@ class Binder:
             raise BindFailed(str(error)) from error
         finally:
             del self._assumed[assumed.uid]
-        self._ledger.confirm(held.uid)
+        # Its end may have been seen before the answer to its Binding.
+        if self._ledger.pod(held.uid) is not None:
+            self._ledger.confirm(held.uid)
 
     def _assume(self, pod: Pod, node: str, request: GpuRequest, placement: Placement) -> PodOnNode:
         namespace, name = namespaced_name(pod)
@@ -138,5 +140,9 @@ class Binder:
         }
 
     async def _give_back(self, assumed: PodOnNode) -> None:
-        self._ledger.forget(assumed.uid)
+        held = self._ledger.pod(assumed.uid)
+        # Seen bound meanwhile, here or elsewhere: that stands, whatever the answer to our own Binding was.
+        if held is not None and held.state is not ShareState.CONFIRMED:
+            self._ledger.forget(assumed.uid)
+        self._ledger.unplan(assumed)
         await self._reservations.close_idle(assumed.node)

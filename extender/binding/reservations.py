@@ -1,13 +1,15 @@
 """Opening and closing shared GPUs: each is one reservation pod."""
 
+import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import count
 
-from extender.binding.api import KubeApi
+from extender.binding.api import KubeApi, Pod
 from extender.core import names
 from extender.core.errors import ApiError, LedgerError, NotFound
 from extender.core.ledger import Ledger
-from extender.core.reservation import reservation_name, reservation_pod
+from extender.core.reservation import Template, reservation_name, reservation_pod
 from extender.core.values import PodOnNode, Reservation
 
 
@@ -17,9 +19,10 @@ class Reservations:
     def __init__(self, api: KubeApi, ledger: Ledger, *, scheduler: str, image: str) -> None:
         self._api = api
         self._ledger = ledger
-        self._scheduler = scheduler
-        self._image = image
+        self._template = Template(scheduler, image)
         self._attempts = count()
+        #: id → the call that creates that reservation pod
+        self._opening: dict[str, asyncio.Task[Pod]] = {}
 
     def new_ids(self, node: str, pod_uid: str, number: int) -> Sequence[str]:
         """Names for GPUs about to be opened for a pod."""
@@ -36,7 +39,7 @@ class Reservations:
         planned = {r.id: r for r in self._ledger.reservations(pod.node)}
         for share in pod.shares:
             if share.uuid is None and planned[share.gpu_id].uid is None:
-                await self._api.create_pod(self._manifest(planned[share.gpu_id]))
+                await self._create(planned[share.gpu_id])
         held = self._ledger.pod(pod.uid)
         if held is None or any(share.uuid is None for share in held.shares):
             raise LedgerError("the reservation pod of a new shared GPU has not reported a device")
@@ -46,9 +49,21 @@ class Reservations:
         """Delete the reservation pods of that node whose GPUs hold no share."""
         state = self._ledger.state(node)
         idle = {gpu.id for gpu in state.gpus if not gpu.shares} if state is not None else set()
-        for reservation in self._ledger.reservations(node):
-            if reservation.id in idle and reservation.uid is not None:
-                await self._delete(reservation)
+        closing = [r for r in self._ledger.reservations(node) if r.id in idle and r.uid is not None]
+        for reservation in closing:
+            # From here on no share lands on it: its deletion is under way.
+            self._ledger.put_reservation(replace(reservation, closing=True))
+        for reservation in closing:
+            await self._delete(reservation)
+
+    async def _create(self, reservation: Reservation) -> None:
+        """One creation per reservation pod: a second share of a GPU that is just being opened waits for the first."""
+        task = self._opening.get(reservation.id)
+        if task is None:
+            task = asyncio.ensure_future(self._api.create_pod(self._manifest(reservation)))
+            self._opening[reservation.id] = task
+            task.add_done_callback(lambda _: self._opening.pop(reservation.id, None))
+        await asyncio.shield(task)
 
     async def _delete(self, reservation: Reservation) -> None:
         try:
@@ -56,11 +71,11 @@ class Reservations:
         except NotFound:
             self._ledger.drop_reservation(reservation.node, reservation.id)
         except ApiError:
-            return  # It still holds its device: nothing is lost but room. The next close tries again.
+            # It still holds its device: nothing is lost but room. The next close tries again.
+            if replace(reservation, closing=True) in self._ledger.reservations(reservation.node):
+                self._ledger.put_reservation(reservation)
 
     def _manifest(self, reservation: Reservation) -> dict[str, object]:
         state = self._ledger.state(reservation.node)
         resource = state.inventory.whole_resource if state is not None else None
-        return reservation_pod(
-            reservation.id, reservation.node, resource or names.GPU_RESOURCE, self._scheduler, self._image
-        )
+        return reservation_pod(reservation.id, reservation.node, resource or names.GPU_RESOURCE, self._template)

@@ -1,26 +1,42 @@
 """The command line: ``gpu-extender``."""
 
 import sys
+from importlib import import_module
+from typing import Final
 
 import click
 
-from extender.cli.look import check, explain, inspect
-from extender.cli.serve import serve
-from extender.cli.simulate import simulate
 from extender.core.errors import GpuExtenderError
 
+#: Command → its module. Each is imported when it is called: the agent has 64 MiB, and a bind waits for its start.
+COMMANDS: Final = {
+    "serve": "serve",
+    "inspect": "look",
+    "explain": "look",
+    "simulate": "simulate",
+    "check": "look",
+    "agent": "agent",
+}
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+
+class _Commands(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in COMMANDS:
+            return None
+        found: click.Command = getattr(import_module(f"{__name__}.{COMMANDS[cmd_name]}"), cmd_name)
+        return found
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="gpu-extender")
 def cli() -> None:
     """Share GPUs under the stock kube-scheduler.
 
     Exit status: 0; 1 for a negative answer; 2 for bad usage or input.
     """
-
-
-for command in (serve, inspect, explain, simulate, check):
-    cli.add_command(command)
 
 
 def main() -> None:

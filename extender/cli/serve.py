@@ -70,5 +70,12 @@ def _socket(names: str, host: str, port: int) -> socket.socket:
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         return socket.create_server(address, family=family, backlog=1024)
-    except OSError as error:
-        raise InputError(f"{names}: {host}:{port}: {error.strerror or error}") from error
+    except (OSError, UnicodeError) as error:
+        raise InputError(f"{names}: {host}:{port}: {_reason(error)}") from error
+
+
+def _reason(error: OSError | UnicodeError) -> str:
+    # socket.create_server adds an address of its own to the text; a name that is not found has its own numbers.
+    if isinstance(error, OSError) and error.errno is not None and not isinstance(error, socket.gaierror):
+        return os.strerror(error.errno)
+    return str(getattr(error, "strerror", None) or error)

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import click
+from rich.console import RenderableType
 from rich.progress import Progress
+from rich.table import Table
 
-from extender.cli.tables import console, emit, gib, plain, table
+from extender.cli.tables import Name, console, counted, emit, gib, plain, show, table
 from extender.config import Settings
 from extender.core.inspect import picture
 from extender.core.names import STRATEGIES
@@ -32,7 +34,7 @@ def simulate(pods: tuple[Path, ...], snapshot: Path, strategy: str | None, outpu
     cluster = load_snapshot(snapshot)
     for path in pods:
         cluster = with_pods(cluster, load_pods(path), source=str(path))
-    settings = Settings(strategy=strategy) if strategy else Settings()  # type: ignore[arg-type]
+    settings = Settings(strategy=strategy) if strategy else Settings()
     service = embedded_service(settings, cluster)
     outcomes = asyncio.run(run(service))
     after = picture(list(service.decisions.ledger.snapshot()))
@@ -59,28 +61,45 @@ async def run(service: Service) -> list[Outcome]:
 
 def print_outcomes(outcomes: Sequence[Outcome], after: Any) -> None:
     """Who landed where, what that uses, and what does not fit and why."""
-    out = console()
+    parts: list[RenderableType] = []
     placed = [outcome for outcome in outcomes if outcome.node is not None]
     if placed:
-        shown = table("POD", "NODE", "GPU", "MiB EACH", numbers=("MiB EACH",))
-        for outcome in placed:
-            devices = "\n".join(device[:12] for device in outcome.devices)
-            shown.add_row(
-                *map(plain, (f"{outcome.namespace}/{outcome.name}", outcome.node, devices, outcome.memory_mib))
-            )
-        out.print(shown)
+        parts += [_placed_table(placed), plain("")]
     for outcome in outcomes:
-        if outcome.node is None:
-            why = "; ".join(f"{reason} ({count} nodes)" for reason, count in outcome.reasons.items())
-            out.print(plain(f"waits: {outcome.namespace}/{outcome.name}: {why or 'the cluster has no node'}"))
-        for rule in outcome.not_applied:
-            out.print(plain(f"not applied: {outcome.namespace}/{outcome.name}: {rule}"))
-    totals = after["totals"]
-    shared = sum(len(node["sharedGpus"]) for node in after["nodes"])
-    whole = sum(node["wholeGpusHeld"] for node in after["nodes"])
-    out.print(
-        f"\n{len(placed)} of {len(outcomes)} pods placed; {shared} GPUs shared and {whole} held whole of "
-        f"{totals['gpus']}; {gib(totals['usedMiB'])} of {gib(totals['memoryMiB'])} GiB held"
+        parts += _told(outcome)
+    show(console(), *parts, plain(_totals(outcomes, after)))
+
+
+def _placed_table(placed: Sequence[Outcome]) -> Table:
+    shown = table("POD", "NODE", "GPU", "MiB EACH", numbers=("MiB EACH",))
+    for outcome in placed:
+        devices = "\n".join(device[:12] for device in outcome.devices) or "-"
+        name = Name(f"{outcome.namespace}/{outcome.name}")
+        shown.add_row(name, Name(outcome.node or ""), plain(devices), plain(outcome.memory_mib))
+    return shown
+
+
+def _told(outcome: Outcome) -> list[RenderableType]:
+    """Why a pod waits, and which of its rules nobody looked at."""
+    lines: list[RenderableType] = []
+    pod = f"{outcome.namespace}/{outcome.name}"
+    if outcome.node is None:
+        lines.append(plain(f"{pod} waits:"))
+        lines.append(counted(outcome.reasons) if outcome.reasons else plain("  the cluster has no node"))
+    if outcome.not_applied:
+        lines.append(plain(f"{pod}: not looked at here: {', '.join(outcome.not_applied)}"))
+    return [*lines, plain("")] if lines else []
+
+
+def _totals(outcomes: Sequence[Outcome], after: Any) -> str:
+    totals, nodes = after["totals"], after["nodes"]
+    waiting = sum(outcome.node is None for outcome in outcomes)
+    shared = sum(len(node["sharedGpus"]) for node in nodes)
+    whole = sum(node["wholeGpusHeld"] for node in nodes)
+    return (
+        f"{len(outcomes) - waiting} of {len(outcomes)} pods placed, {waiting} wait\n"
+        f"{totals['gpus']} GPUs: {shared} shared, {whole} held whole; "
+        f"{gib(totals['usedMiB'])} of {gib(totals['memoryMiB'])} GiB held"
     )
 
 

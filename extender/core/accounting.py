@@ -34,6 +34,7 @@ class _Gpu:
     state: GpuState
     usable: bool = True
     mode: str | None = None
+    #: By pod UID.
     shares: list[HeldShare] = field(default_factory=list)
     used_mib: int = 0
 
@@ -50,7 +51,7 @@ class _Gpu:
             self.memory_mib,
             self.state,
             self.mode,
-            tuple(sorted(self.shares, key=lambda share: share.uid)),
+            tuple(self.shares),
             self.used_mib,
             self.usable,
         )
@@ -125,7 +126,9 @@ def holds_device(reservation: Reservation, node: Node) -> bool:
 def derive(node: Node, pods: Iterable[PodOnNode], reservations: Iterable[Reservation]) -> NodeState:
     """The node as it stands when exactly these pods and reservation pods are on it."""
     pods = tuple(pods)
-    reservations = tuple(reservations)
+    # In the order of names, not of events: where evidence contradicts itself, the first one holds the device.
+    reservations = sorted(reservations, key=lambda reservation: reservation.id)
+    holders = sorted((pod for pod in pods if pod.shares), key=lambda pod: pod.uid)
     gpus = _Gpus(node)
     #: Reservation pods that hold some device, but nobody knows which.
     strays = 0
@@ -134,7 +137,7 @@ def derive(node: Node, pods: Iterable[PodOnNode], reservations: Iterable[Reserva
             gpus.reserve(reservation)
         elif not reservation.ended:
             strays += 1
-    for pod in pods:
+    for pod in holders:
         for share in pod.shares:
             gpus.hold(pod, share)
     shared = gpus.freeze()

@@ -4,7 +4,7 @@ filter has no lasting effect, bind decides (DESIGN 4.1). Between the two a pod h
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -33,13 +33,16 @@ from extender.core.workload import Workload
 #: The range of an extender's scores: extender/v1 MinExtenderPriority, MaxExtenderPriority.
 BEST_SCORE: Final = 10
 
-#: Gets a frozen copy of what was seen, and where to bring what was learned from it: now, or later.
-Refresher = Callable[[Seen, Callable[[Learned], None]], None]
+#: Code → constant sentence; FITS has none.
+_TEXTS: Final = ("", *(REASON_TEXT[reason] for reason, _ in REASONS))
+
+#: Gets a frozen copy of what was seen, the strategies in use, and where to bring what they learned: now, or later.
+Refresher = Callable[[Seen, Collection[str], Callable[[Learned], None]], None]
 
 
-def at_once(seen: Seen, adopt: Callable[[Learned], None]) -> None:
+def at_once(seen: Seen, strategies: Collection[str], adopt: Callable[[Learned], None]) -> None:
     """Learn in the middle of a decision: for replays, which must come out the same each time."""
-    adopt(refresh(seen))
+    adopt(refresh(seen, strategies))
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +70,7 @@ class Filtered:
 class Decisions:
     """One account, one set of claims, one scoreboard."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what is asked for has a default
         self,
         policy: Policy,
         *,
@@ -85,7 +88,8 @@ class Decisions:
         self._fleet = Fleet()
         #: Positions whose rows in the fleet are out of date.
         self._changed: set[int] = set()
-        self._learned = refresh(self._seen())
+        self._learned = refresh(self._seen(), STRATEGIES)
+        self._used = {policy.strategy}
         self.ledger = Ledger(touched=self._touch)
         self.claims = Claims(claim_ttl, timer, touched=self._touch)
 
@@ -94,6 +98,7 @@ class Decisions:
     def filter(self, pod: Mapping[str, Any], nodes: Sequence[str]) -> Filtered:
         """The best nodes that fit, or why none does."""
         self.claims.expire()
+        self.catch_up()
         request = GpuRequest.from_pod(pod)
         if isinstance(request, InvalidRequest):
             return Filtered(
@@ -141,20 +146,16 @@ class Decisions:
     def choose(self, node: str, request: GpuRequest) -> Verdict:
         """What bind gives the pod there; looks at no claim."""
         state = self.ledger.state(node)
-        return UNKNOWN_NODE if state is None else self.place(state, request)[0]
+        if state is None:
+            return UNKNOWN_NODE
+        verdict = fit(state, request)
+        only = request.share is None or not ((state.whole_free and state.gpus) or len(state.gpus) > 1)
+        return verdict if only or isinstance(verdict, Shortfall) else self._best(state, request)[0]
 
     def place(self, state: NodeState, request: GpuRequest) -> tuple[Verdict, Mapping[str, float]]:
         """The best placement on a node that stands like that, and the terms of its cost; or why it does not fit."""
-        rows = self._fleet.row(state)
         verdict = fit(state, request)
-        if isinstance(verdict, Shortfall):
-            return verdict, {}
-        choices, terms = self._choices(rows, np.ones(1, bool), request)
-        best_choice = int(sum(terms.values(), np.zeros(len(choices.node))).argmin())
-        return (
-            _placement(state, choices, best_choice),
-            {name: float(values[best_choice]) for name, values in terms.items()},
-        )
+        return (verdict, {}) if isinstance(verdict, Shortfall) else self._best(state, request)
 
     def strategy_of(self, request: GpuRequest) -> Strategy:
         """The pod's own wish, else the setting."""
@@ -169,19 +170,25 @@ class Decisions:
         if uid and isinstance(request, GpuRequest) and not self.workload.knows(uid):
             self._count(uid, request, by_spec(pod, self._products()))
 
+    def catch_up(self) -> None:
+        """Learn if enough is new; before a decision, so that filter and prioritize of one pod see the same."""
+        if self.workload.is_due():
+            self.relearn()
+
     def relearn(self) -> None:
         """Start to learn from what was seen so far."""
-        self._refresher(self._seen(), self.adopt)
+        self._refresher(self._seen(), frozenset(self._used), self.adopt)
 
     def adopt(self, learned: Learned) -> None:
         """From now on decide by this. Every cost may be another."""
-        self._learned = learned
+        self._learned = self._learned.updated(learned)
         self._board.forget_verdicts()
 
     def fragmentation(self) -> Mapping[str, float]:
         """Per node that has GPUs: MiB that are free but useless for the requests seen."""
+        self.catch_up()
         rows, positions = self._gpu_rows()
-        nodes = Nodes.of(rows)
+        nodes = Nodes.of(rows.facts, rows.free)
         mib = self._learned.fragmentation.of(nodes) * nodes.card
         return dict(zip(self._board.names(positions), mib.tolist(), strict=True))
 
@@ -198,21 +205,20 @@ class Decisions:
         self._count(uid, request, products)
 
     def _count(self, uid: str, request: GpuRequest, products: Products) -> None:
+        self._used.add(self.strategy_of(request).name)
         self.workload.count(uid, Shape.of(request, products))
-        if self.workload.is_due():
-            self.relearn()
 
     def _products(self) -> frozenset[Product]:
         return frozenset(kind.product for kind in self._fleet.kinds if kind.card > 1)
 
-    def _products_by_names(
-        self, request: GpuRequest, positions: NDArray[np.int64], verdicts: Verdicts
-    ) -> Products:
+    def _products_by_names(self, request: GpuRequest, positions: NDArray[np.int64], verdicts: Verdicts) -> Products:
         facts = self._fleet.rows(len(self._board)).facts
         named = np.zeros(len(self._board) + 1, bool)
         named[positions] = True
         roomy = (verdicts.code[:-1] == FITS) & (facts[:, fleet.CPU] >= request.cpu_milli)
         roomy &= (facts[:, fleet.MEMORY] >= request.memory_bytes) & (facts[:, fleet.SLOTS] > 0)
+        if not (roomy & ~named[:-1]).any():
+            return None  # Nothing that has room is missing: no sign that the pod is bound to any model.
         count = len(self._fleet.kinds)
         room = np.bincount(facts[roomy, fleet.KIND], minlength=count).tolist()
         offered = np.bincount(facts[roomy & named[:-1], fleet.KIND], minlength=count).tolist()
@@ -226,11 +232,8 @@ class Decisions:
         return found
 
     def _seen(self) -> Seen:
-        counts = self.workload.take()
         rows, _ = self._gpu_rows()
-        return Seen(
-            tuple(counts), np.array(list(counts.values()), float), tuple(self._fleet.kinds), Nodes.of(rows)
-        )
+        return Seen.of(self.workload.take(), tuple(self._fleet.kinds), Nodes.of(rows.facts, rows.free))
 
     def _gpu_rows(self) -> tuple[Rows, NDArray[np.int64]]:
         """A copy of the rows of all nodes that have GPUs, and their positions."""
@@ -272,12 +275,12 @@ class Decisions:
         """Cost and code of each row; ``positions`` are those of the rows."""
         judged = codes(rows, request, tuple(self._fleet.sizes)) if is_plain(request) else self._fits(request, positions)
         fits = judged == FITS
-        choices, terms = self._choices(rows, fits, request)
         cost = np.full(len(rows), np.inf)
-        if len(choices.node):
-            first = np.flatnonzero(np.diff(choices.node, prepend=-1))
-            total = sum(terms.values(), np.zeros(len(choices.node)))
-            cost[choices.node[first]] = np.minimum.reduceat(total, first)
+        if fits.any():
+            choices, terms = self._choices(rows.at(fits), request)
+            # Every node that fits has a choice, and choices are sorted by node.
+            first = choices.node.searchsorted(np.arange(choices.node[-1] + 1))
+            cost[fits] = np.minimum.reduceat(_total(terms), first)
         if not request.asks_for_gpu:
             cost[fits & (rows.facts[:, fleet.HAS_GPUS] == 0)] = -np.inf
         return cost, judged
@@ -291,17 +294,22 @@ class Decisions:
             found.append(CODE[verdict.reason, verdict.resolvable] if isinstance(verdict, Shortfall) else FITS)
         return np.array(found, np.int16)
 
-    def _choices(
-        self, rows: Rows, fits: NDArray[np.bool_], request: GpuRequest
-    ) -> tuple[Options, Mapping[str, NDArray[np.float64]]]:
+    def _best(self, state: NodeState, request: GpuRequest) -> tuple[Placement, Mapping[str, float]]:
+        """The cheapest choice on a node where there is one, and the terms of its cost."""
+        choices, terms = self._choices(self._fleet.row(state), request)
+        best_choice = int(_total(terms).argmin())
+        of_choice = {name: float(values[best_choice]) for name, values in terms.items()}
+        return _placement(state, choices, best_choice), of_choice
+
+    def _choices(self, rows: Rows, request: GpuRequest) -> tuple[Options, Mapping[str, NDArray[np.float64]]]:
+        """Every choice on rows that fit, and the terms of their costs."""
         strategy = self.strategy_of(request)
         choices = options(
             rows,
-            fits,
             request,
             tuple(self._fleet.sizes),
             fills_first=strategy.fills_first,
-            tightest=strategy.tightest,
+            order=strategy.order,
         )
         return choices, strategy.terms(choices, self._learned.by_strategy.get(strategy.name))
 
@@ -320,10 +328,12 @@ class Decisions:
 
     def _nothing_fits(self, nodes: Sequence[str], codes: NDArray[np.int16], rejections: Mapping[str, int]) -> Filtered:
         answer = Filtered(rejections=rejections)
+        if not self.policy.preemption:
+            answer.unresolvable.update(zip(nodes, map(_TEXTS.__getitem__, codes.tolist()), strict=True))
+            return answer
         for name, code in zip(nodes, codes.tolist(), strict=True):
-            reason, resolvable = REASONS[code - 1]
-            where = answer.failed if resolvable and self.policy.preemption else answer.unresolvable
-            where[name] = REASON_TEXT[reason]
+            where = answer.failed if REASONS[code - 1][1] else answer.unresolvable
+            where[name] = _TEXTS[code]
         return answer
 
     def _fits_without(self, node: str, victims: Iterable[str], request: GpuRequest) -> bool:
@@ -341,6 +351,13 @@ UNKNOWN_NODE: Final = Shortfall("UnknownNode", "node", 1, 0, 0, resolvable=False
 def score_of(rank: int, equal: int = 1) -> int:
     """10 for each of the first ``equal`` ranks (0 is the best), then 9, 8, … down to 0."""
     return max(0, BEST_SCORE - max(0, rank - equal + 1))
+
+
+def _total(terms: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float64]:
+    total, *others = terms.values()
+    for term in others:
+        total = total + term
+    return total
 
 
 def _placement(state: NodeState, choices: Options, choice: int) -> Placement:

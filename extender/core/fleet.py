@@ -44,6 +44,10 @@ HAS_GPUS: Final = 14
 KNOWN: Final = 15
 _FACTS: Final = 16
 
+#: Columns that belong together.
+ROOM: Final = slice(CPU, SLOTS + 1)
+REFUSALS: Final = [SHARE_REFUSED, CLOSED]
+
 COUNT_WHOLE: Final = 0
 COUNT_UNITS: Final = 1
 KUBE_SCHEDULER_COUNTS: Final = 2
@@ -98,8 +102,11 @@ class Fleet:
         self._reserve(position, 0 if state is None else len(state.gpus))
         rows = self._rows
         rows.takes[position] = rows.free[position] = 0
-        rows.facts[position] = _UNKNOWN if state is None else self._facts(state)
-        for column, gpu in enumerate(state.gpus if state is not None else ()):
+        if state is None:
+            rows.facts[position] = _UNKNOWN
+            return
+        rows.facts[position] = self._facts(state)
+        for column, gpu in enumerate(state.gpus):
             takes = _takes(gpu)
             if takes:
                 rows.takes[position, column] = takes
@@ -108,11 +115,11 @@ class Fleet:
 
     def row(self, state: NodeState) -> Rows:
         """One node that is not in the fleet, or stands differently there."""
-        alone = Fleet()
-        alone.kinds, alone.sizes = self.kinds, self.sizes
-        alone._rows = _blank(1, max(1, len(state.gpus)))
-        alone.put(0, state)
-        return alone._rows
+        takes = [_takes(gpu) for gpu in state.gpus] or [0]
+        free = [gpu.free_mib if takes[column] else 0 for column, gpu in enumerate(state.gpus)] or [0]
+        size = [_index(self.sizes, gpu.memory_mib) for gpu in state.gpus] or [0]
+        facts = np.array([self._facts(state)], np.int64)
+        return Rows(facts, np.array([free]), np.array([size]), np.array([takes], np.int8))
 
     def rows(self, count: int) -> Rows:
         """The first ``count`` rows; a view, valid until the next ``put``."""

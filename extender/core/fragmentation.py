@@ -9,25 +9,26 @@ that can run. For requests of one device that is Σ_g L_g · A(cpu, L_g), A bein
 that much CPU and memory: a table, so a node costs one look-up per GPU however many shapes there are.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from extender.core.fleet import Ints, Kind
+from extender.core.fleet import Ints
 from extender.core.options import Nodes
-from extender.core.shapes import Shape
+from extender.core.shapes import Shapes
 
 Floats = NDArray[np.float64]
 #: Bits for MiB in a key of kind and MiB.
 _KIND_SHIFT = 40
 _MOST_MIB = (1 << _KIND_SHIFT) - 1
+#: No node has more GPUs; requests for more run nowhere.
+_MOST_GPUS = 64
 
 
 @dataclass(frozen=True, slots=True)
 class _Several:
-    """Shapes that take the same on each of ``devices`` GPUs, devices above 1."""
+    """Shares that take the same on each of ``devices`` GPUs, devices above 1."""
 
     devices: int
     #: kind → MiB on each.
@@ -43,10 +44,12 @@ class Fragmentation:
     total: float
     #: CPU requests that occur, ascending.
     cpu: Ints
-    #: kind and MiB requests that occur, ascending.
+    #: kind and MiB requests of one device that occur, ascending.
     mib: Ints
-    #: [rank of CPU, rank of kind and MiB + kind] → weight of the one-device shapes that fit.
+    #: [rank of CPU, rank of kind and MiB + kind] → weight of the one-device shapes that fit a hole of that much.
     single: Floats
+    #: [rank of CPU, kind, free whole GPUs] → weight of all shapes that can use each of these GPUs, several or one.
+    whole: Floats
     several: tuple[_Several, ...]
     #: Kinds that were known; nodes of any other count as useless for all.
     kinds: int
@@ -54,18 +57,17 @@ class Fragmentation:
     def usable(self, nodes: Nodes) -> Floats:
         """Σ_k w_k · what k can use of the node, in GPUs."""
         kind = np.minimum(nodes.kind, self.kinds)
-        cpu = np.searchsorted(self.cpu, nodes.cpu, "right")
-        sizes = np.column_stack((nodes.free, nodes.card))
-        counts = np.ones_like(sizes)
-        counts[:, -1] = nodes.whole
-        rank = np.searchsorted(self.mib, (kind[:, None] << _KIND_SHIFT) + sizes, "right") + kind[:, None]
-        amounts = sizes * counts
-        found: Floats = (amounts * self.single[cpu[:, None], rank]).sum(axis=1)
+        cpu = self.cpu.searchsorted(nodes.cpu, "right")
+        free = nodes.free
+        rank = self.mib.searchsorted((kind << _KIND_SHIFT)[:, None] + free, "right") + kind[:, None]
+        found: Floats = (free * self.single[cpu[:, None], rank]).sum(axis=1) / nodes.card
+        found += nodes.whole * self.whole[cpu, kind, np.minimum(nodes.whole, self.whole.shape[2] - 1)]
         for shape in self.several:
-            roomy = sizes >= shape.mib[kind][:, None]
-            enough = (counts * roomy).sum(axis=1) >= shape.devices
-            found += shape.weight[cpu, kind] * enough * (amounts * roomy).sum(axis=1)
-        return found / nodes.card
+            roomy = free >= shape.mib[kind][:, None]
+            enough = nodes.whole + roomy.sum(axis=1) >= shape.devices
+            usable = nodes.whole + (free * roomy).sum(axis=1) / nodes.card
+            found += shape.weight[cpu, kind] * enough * usable
+        return found
 
     def of(self, nodes: Nodes) -> Floats:
         """F of each node, in GPUs."""
@@ -78,73 +80,75 @@ def free_gpus(nodes: Nodes) -> Floats:
     return free
 
 
-def fragmentation_of(
-    shapes: Sequence[Shape], weights: Sequence[float] | Floats, kinds: Sequence[Kind]
-) -> Fragmentation:
+def fragmentation_of(shapes: Shapes, weights: Floats) -> Fragmentation:
     """The tables for these weights. Shapes without GPUs count with all that is free."""
-    weighted = [(shape, float(w)) for shape, w in zip(shapes, weights, strict=True)]
-    asking = [(shape, w) for shape, w in weighted if shape.devices]
-    cpu = np.unique(np.array([shape.cpu for shape, _ in asking], np.int64))
-    singles = [(shape, w) for shape, w in asking if shape.devices == 1]
-    mib, single = _single(singles, kinds, cpu)
-    groups: dict[object, list[tuple[Shape, float]]] = {}
-    for shape, weight in asking:
-        if shape.devices > 1:
-            groups.setdefault(shape.per_device, []).append((shape, weight))
-    several = tuple(_several(group, kinds, cpu) for group in groups.values())
-    return Fragmentation(sum(w for _, w in weighted), cpu, mib, single, several, len(kinds))
+    asking = shapes.devices > 0
+    cpu = np.unique(shapes.cpu[asking])
+    mib, single = _single(shapes, weights, cpu)
+    several = tuple(_several(shapes, group, weights, cpu) for group in shapes.on_several())
+    whole = _whole(shapes, weights, cpu)
+    return Fragmentation(float(weights.sum()), cpu, mib, single, whole, several, shapes.mib.shape[1])
 
 
-def _single(
-    singles: Sequence[tuple[Shape, float]], kinds: Sequence[Kind], cpu: Ints
-) -> tuple[Ints, Floats]:
-    entries = [
-        (shape.cpu, (index << _KIND_SHIFT) + mib, index, weight)
-        for index, kind in enumerate(kinds)
-        for shape, weight in singles
-        if (mib := shape.mib_on(kind)) is not None
-    ]
-    keys = np.unique(np.array([key for _, key, _, _ in entries], np.int64))
-    table = np.zeros((len(cpu) + 1, len(keys) + len(kinds) + 1))
-    for own_cpu, key, index, weight in entries:
-        row = np.searchsorted(cpu, own_cpu) + 1
-        table[row, np.searchsorted(keys, key) + 1 + index] += weight
+def _single(shapes: Shapes, weights: Floats, cpu: Ints) -> tuple[Ints, Floats]:
+    kinds = shapes.mib.shape[1]
+    shape, kind = np.nonzero((shapes.mib >= 0) & (shapes.devices == 1)[:, None])
+    wanted = (kind << _KIND_SHIFT) + shapes.mib[shape, kind]
+    keys = np.unique(wanted)
+    table = np.zeros((len(cpu) + 1, len(keys) + kinds + 1))
+    np.add.at(
+        table,
+        (cpu.searchsorted(shapes.cpu[shape]) + 1, keys.searchsorted(wanted) + 1 + kind),
+        weights[shape],
+    )
     table = table.cumsum(axis=0)
     # Ranks go on over kinds; what is smaller on another kind is no smaller request on this one.
-    starts = np.searchsorted(keys, np.arange(len(kinds) + 1) << _KIND_SHIFT) + np.arange(len(kinds) + 1)
+    starts = keys.searchsorted(np.arange(kinds + 1) << _KIND_SHIFT) + np.arange(kinds + 1)
     for start, end in zip(starts, [*starts[1:], table.shape[1]], strict=True):
         table[:, start:end] = table[:, start:end].cumsum(axis=1)
     return keys, table
 
 
-def _several(group: Sequence[tuple[Shape, float]], kinds: Sequence[Kind], cpu: Ints) -> _Several:
-    weight = np.zeros((len(cpu) + 1, len(kinds) + 1))
-    mib = np.full(len(kinds) + 1, _MOST_MIB, np.int64)
-    for shape, own in group:
-        for index, kind in enumerate(kinds):
-            amount = shape.mib_on(kind)
-            if amount is not None:
-                mib[index] = amount
-                weight[np.searchsorted(cpu, shape.cpu) + 1, index] += own
-    return _Several(group[0][0].devices, mib, weight.cumsum(axis=0))
+def _whole(shapes: Shapes, weights: Floats, cpu: Ints) -> Floats:
+    """Shares on several devices are not among these: they can use shared GPUs too."""
+    one_or_whole = (shapes.whole | (shapes.devices == 1)) & (shapes.devices <= _MOST_GPUS)
+    shape, kind = np.nonzero((shapes.mib >= 0) & one_or_whole[:, None])
+    devices = shapes.devices[shape]
+    table = np.zeros((len(cpu) + 1, shapes.mib.shape[1] + 1, int(devices.max(initial=1)) + 1))
+    np.add.at(table, (cpu.searchsorted(shapes.cpu[shape]) + 1, kind, devices), weights[shape])
+    return table.cumsum(axis=0).cumsum(axis=2)
 
 
-def usable_by_shape(shapes: Sequence[Shape], nodes: Nodes, kinds: Sequence[Kind]) -> Floats:
+def _several(shapes: Shapes, group: Ints, weights: Floats, cpu: Ints) -> _Several:
+    kinds = shapes.mib.shape[1]
+    mib = np.full(kinds + 1, _MOST_MIB, np.int64)
+    weight = np.zeros((len(cpu) + 1, kinds + 1))
+    fits = shapes.mib[group] >= 0
+    mib[:-1] = np.where(fits.any(axis=0), shapes.mib[group].max(axis=0), _MOST_MIB)
+    np.add.at(weight[:, :-1], cpu.searchsorted(shapes.cpu[group]) + 1, fits * weights[group, None])
+    return _Several(int(shapes.devices[group[0]]), mib, weight.cumsum(axis=0))
+
+
+def usable_by_shape(shapes: Shapes, nodes: Nodes) -> Floats:
     """For each shape what it can use of all nodes together, in GPUs; 0 for shapes without GPUs."""
-    found = np.zeros(len(shapes))
-    sizes = np.column_stack((nodes.free, nodes.card))
-    counts = np.ones_like(sizes)
-    counts[:, -1] = nodes.whole
-    amounts = sizes * counts / nodes.card[:, None]
-    groups: dict[object, list[int]] = {}
-    for index, shape in enumerate(shapes):
-        if shape.devices:
-            groups.setdefault((shape.per_device, shape.products), []).append(index)
-    for indices in groups.values():
-        first = shapes[indices[0]]
-        mib = np.array([_MOST_MIB if (m := first.mib_on(kind)) is None else m for kind in kinds], np.int64)
-        roomy = sizes >= mib[nodes.kind][:, None]
-        usable = (amounts * roomy).sum(axis=1) * ((counts * roomy).sum(axis=1) >= first.devices)
-        for index in indices:
-            found[index] = usable[nodes.cpu >= shapes[index].cpu].sum()
+    found = np.zeros(len(shapes.cpu))
+    for group in shapes.alike():
+        usable = _usable_by(shapes, int(group[0]), nodes)
+        # From the node with most CPU down: what is usable beside at least that much CPU.
+        order = np.argsort(-nodes.cpu)
+        sums = np.append(0.0, usable[order].cumsum())
+        found[group] = sums[(-nodes.cpu[order]).searchsorted(-shapes.cpu[group], "right")]
     return found
+
+
+def _usable_by(shapes: Shapes, index: int, nodes: Nodes) -> Floats:
+    """What the shape can use of each node, whatever CPU is left there."""
+    devices = shapes.devices[index]
+    mib = shapes.mib[index][nodes.kind]
+    if shapes.whole[index] and devices > 1:
+        whole: Floats = nodes.whole * ((mib >= 0) & (nodes.whole >= devices)).astype(float)
+        return whole
+    roomy = nodes.free >= np.where(mib >= 0, mib, _MOST_MIB)[:, None]
+    enough = (mib >= 0) & (nodes.whole + roomy.sum(axis=1) >= devices)
+    usable: Floats = (nodes.whole + (nodes.free * roomy).sum(axis=1) / nodes.card) * enough
+    return usable

@@ -1,10 +1,8 @@
 """What was learned from a frozen copy: a pure function, so that it can run in another process or at once."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
-
-import numpy as np
 
 from extender.core.fragmentation import Fragmentation, fragmentation_of
 from extender.core.seen import Seen
@@ -20,13 +18,15 @@ class Learned:
     #: strategy → what it learned
     by_strategy: Mapping[str, Any]
 
+    def updated(self, newer: "Learned") -> "Learned":
+        """The newer, and of strategies that learned nothing new what they knew."""
+        return replace(newer, by_strategy={**self.by_strategy, **newer.by_strategy})
 
-def refresh(seen: Seen) -> Learned:
-    """Learn from what was seen: the same for the same copy."""
-    asking = np.array([shape.devices > 0 for shape in seen.shapes], bool)
-    counts = seen.counts * asking
-    share = counts / max(counts.sum(), 1e-9)
+
+def refresh(seen: Seen, strategies: Collection[str]) -> Learned:
+    """Learn what these strategies need: the same for the same copy."""
+    counts = seen.counts * (seen.table.devices > 0)
     return Learned(
-        fragmentation_of(seen.shapes, share, seen.kinds),
-        {name: strategy.learn(seen) for name, strategy in STRATEGIES.items()},
+        fragmentation_of(seen.table, counts / max(counts.sum(), 1e-9)),
+        {name: strategy.learn(seen) for name, strategy in STRATEGIES.items() if name in strategies},
     )

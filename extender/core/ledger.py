@@ -195,7 +195,10 @@ class Ledger:
         )
         books = self._books[node]
         for gpu_id in new_ids:
-            books.reservations[gpu_id] = Reservation(gpu_id, node, resources=_reservation_resources())
+            # Of the size that it was chosen for, whatever becomes of the node's labels until it reports.
+            books.reservations[gpu_id] = Reservation(
+                gpu_id, node, memory_mib=state.inventory.memory_mib, resources=_reservation_resources()
+            )
         books.pods[uid] = pod
         self._where[uid] = node
         self._change(node)
@@ -217,7 +220,21 @@ class Ledger:
         if pod.state is ShareState.CONFIRMED:
             raise LedgerError(f"pod {pod.namespace}/{pod.name} is confirmed: only its end releases it")
         self._remove(uid)
-        self._unplan(pod)
+        self.unplan(pod)
+
+    def unplan(self, pod: PodOnNode) -> None:
+        """GPUs planned for that pod that no reservation pod backs and nobody uses are no longer planned. Idempotent.
+
+        ``forget`` does it too; a pod that was released while its bind was under way leaves it to the bind.
+        """
+        books = self._books.get(pod.node)
+        if books is None:
+            return
+        used = _gpu_ids(books.pods.values())
+        for share in pod.shares:
+            reservation = books.reservations.get(share.gpu_id)
+            if reservation is not None and reservation.uid is None and share.gpu_id not in used:
+                self.drop_reservation(pod.node, share.gpu_id)
 
     def report(self, node: str, reservation_id: str, device: str, memory_mib: int) -> None:
         """Devices are known: the shares that wait for this GPU get its UUID."""
@@ -284,17 +301,6 @@ class Ledger:
         del self._books[node].pods[uid]
         self._change(node)
         self._sweep(node)
-
-    def _unplan(self, pod: PodOnNode) -> None:
-        """Planned GPUs that no pod object backs and nobody else uses are no longer planned."""
-        books = self._books.get(pod.node)
-        if books is None:
-            return
-        used = _gpu_ids(books.pods.values())
-        for share in pod.shares:
-            reservation = books.reservations.get(share.gpu_id)
-            if reservation is not None and reservation.uid is None and share.gpu_id not in used:
-                self.drop_reservation(pod.node, share.gpu_id)
 
     def _change(self, node: str) -> None:
         self._books[node].state = None

@@ -7,7 +7,7 @@ the names: nodes of the other models have room by the ledger, yet none is named.
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from extender.core.fields import child, children, strings, text
+from extender.core.fields import child, children, text
 
 PRODUCT_LABEL: Final = "nvidia.com/gpu.product"
 #: Names are evidence only while kube-scheduler names nearly all nodes that have room: it may look at a part of a large

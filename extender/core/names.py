@@ -34,6 +34,8 @@ FENCE: Final = PREFIX + "fence"
 DEVICE: Final = PREFIX + "device"
 DEVICE_MEMORY_MIB: Final = PREFIX + "device-memory-mib"
 BOOT_ID: Final = PREFIX + "boot-id"
+# What it says against that device; absent while there is nothing.
+DEVICE_HEALTH: Final = PREFIX + "device-health"
 
 # What an administrator writes on a node.
 GPU_MEMORY_MIB_LABEL: Final = PREFIX + "gpu-memory-mib"

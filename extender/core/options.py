@@ -6,6 +6,8 @@ node), this speaks to strategies.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +20,21 @@ from extender.core.request import GpuRequest
 
 Codes = NDArray[np.int16]
 Flags = NDArray[np.bool_]
+
+
+#: What a reservation pod needs, in the order of ``fleet.ROOM``.
+_RESERVATION: Final = np.array([RESERVATION_NEEDS[r] for r in (names.CPU, names.MEMORY, names.PODS)], np.int64)
+
+
+class Order(Enum):
+    """In which order a node's shared GPUs are tried; equal ones by id."""
+
+    TIGHTEST = "tightest"
+    EMPTIEST = "emptiest"
+    BY_ID = "by id"
+
+
+_SIGN: Final = {Order.TIGHTEST: 1, Order.EMPTIEST: -1, Order.BY_ID: 0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +55,12 @@ class Nodes:
     gpus: Ints
 
     @classmethod
-    def of(cls, rows: Rows) -> "Nodes":
-        """The rows' columns by name."""
-        facts = rows.facts
+    def of(cls, facts: Ints, free: Ints) -> "Nodes":
+        """From the like-named arrays of ``Rows``."""
         return cls(
             facts[:, fleet.CPU],
             facts[:, fleet.WHOLE],
-            rows.free,
+            free,
             facts[:, fleet.CARD],
             facts[:, fleet.KIND],
             facts[:, fleet.GPUS],
@@ -53,15 +69,15 @@ class Nodes:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """The choices of one request: one entry each in ``after`` and below it, sorted by node.
+    """The choices of one request, sorted by node.
 
     On one node the GPUs that exist come before a new one, in the order that the strategy likes.
     """
 
-    before: Nodes
-    #: Which entry of ``before`` the choice is on.
+    #: The nodes before, then one entry for each choice: its node after.
+    states: Nodes
+    #: Which of the nodes before each choice is on.
     node: Ints
-    after: Nodes
     #: For each device of a share: the shared GPU's column, or -1 for a new one; existing ones first.
     columns: Ints
     #: For each device: MiB free there before, and MiB taken.
@@ -75,6 +91,14 @@ class Options:
         """How many GPUs each choice opens."""
         opened: Ints = (self.columns < 0).sum(axis=1)
         return opened
+
+    def before(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Of values of ``states``, those of each choice's node before."""
+        return values[self.node]
+
+    def after(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Of values of ``states``, those after each choice."""
+        return values[len(values) - len(self.node) :]
 
 
 def codes(rows: Rows, request: GpuRequest, sizes: Sequence[int]) -> Codes:
@@ -119,13 +143,18 @@ def _share_codes(rows: Rows, request: GpuRequest, sizes: Sequence[int]) -> Codes
     assert share is not None
     roomy, _ = _roomy(rows, request, sizes)
     missing = np.maximum(0, fleet.clipped(share.devices) - roomy.sum(axis=1))
+    found = np.zeros(len(rows), np.int16)
+    found[_openable(rows, request) < missing] = CODE["ReservationRoom", True]
+    found[missing > facts[:, fleet.WHOLE]] = CODE["GpuMemory", True]
+    never = (facts[:, fleet.GPUS] < share.devices) | (_new_mib(rows, request, sizes) > facts[:, fleet.CARD])
+    if not (never.any() or facts[:, fleet.REFUSALS].any()):
+        return found
     return _first(
         (facts[:, fleet.SHARE_REFUSED], None),
         (facts[:, fleet.GPUS] < share.devices, CODE["GpuCount", False]),
-        (_new_mib(rows, request, sizes) > facts[:, fleet.CARD], CODE["GpuTooSmall", False]),
+        (never, CODE["GpuTooSmall", False]),
         (facts[:, fleet.CLOSED], None),
-        (missing > facts[:, fleet.WHOLE], CODE["GpuMemory", True]),
-        (_openable(rows, request) < missing, CODE["ReservationRoom", True]),
+        (found.astype(np.int64), None),
     )
 
 
@@ -138,14 +167,9 @@ def _first(*checks: tuple[Ints | Flags, int | None]) -> Codes:
 
 
 def _openable(rows: Rows, request: GpuRequest) -> Ints:
-    """How many reservation pods there is room for beside the pod itself."""
-    most: Ints | None = None
-    for resource, column in ((names.CPU, fleet.CPU), (names.MEMORY, fleet.MEMORY), (names.PODS, fleet.SLOTS)):
-        own = 1 if resource == names.PODS else request.resources.get(resource, 0)
-        room = (rows.facts[:, column] - fleet.clipped(own)) // RESERVATION_NEEDS[resource]
-        most = room if most is None else np.minimum(most, room)
-    assert most is not None
-    # Nothing is needed where nothing is opened, however little is left.
+    """How many reservation pods there is room for beside the pod itself; negative where not even for that."""
+    own = [fleet.clipped(request.resources.get(resource, 0)) for resource in (names.CPU, names.MEMORY)]
+    most: Ints = ((rows.facts[:, fleet.ROOM] - [*own, 1]) // _RESERVATION).min(axis=1)
     return np.maximum(most, 0)
 
 
@@ -169,76 +193,70 @@ def _roomy(rows: Rows, request: GpuRequest, sizes: Sequence[int]) -> tuple[Flags
     return ((rows.takes & fleet.MODE_BIT[share.compute_mode]) != 0) & (rows.free >= mib), mib
 
 
-def options(
-    rows: Rows, fits: Flags, request: GpuRequest, sizes: Sequence[int], *, fills_first: bool, tightest: bool
-) -> Options:
-    """Every choice on the nodes that fit.
+def options(rows: Rows, request: GpuRequest, sizes: Sequence[int], *, fills_first: bool, order: Order) -> Options:
+    """Every choice on nodes that fit: at least one on each.
 
-    ``fills_first``: a GPU is opened only where the shared ones do not suffice. ``tightest``: in which order a share on
-    several devices takes the GPUs that have room; a share on one device may take each.
+    ``fills_first``: a GPU is opened only where the shared ones do not suffice. A share on one device may take each
+    GPU that has room; one on several takes them in ``order``.
     """
     if request.share is None:
-        return _no_share(rows, fits, request)
+        return _no_share(rows, request)
     if request.share.devices == 1:
-        return _one_device(rows, fits, request, sizes, fills_first, tightest)
-    return _several_devices(rows, fits, request, sizes, fills_first, tightest)
+        return _one_device(rows, request, sizes, fills_first, order)
+    return _several_devices(rows, request, sizes, fills_first, order)
 
 
-def _no_share(rows: Rows, fits: Flags, request: GpuRequest) -> Options:
-    before = Nodes.of(rows)
-    node = np.flatnonzero(fits)
-    whole = fleet.clipped(request.whole_gpus) * rows.facts[node, fleet.OWN]
-    after = Nodes(
-        before.cpu[node] - fleet.clipped(request.cpu_milli),
-        before.whole[node] - whole,
-        before.free[node],
-        before.card[node],
-        before.kind[node],
-        before.gpus[node],
-    )
-    nothing = np.zeros((len(node), 0), np.int64)
-    return Options(before, node, after, nothing, nothing, nothing, whole)
+def _no_share(rows: Rows, request: GpuRequest) -> Options:
+    node = np.arange(len(rows))
+    whole = fleet.clipped(request.whole_gpus) * rows.facts[:, fleet.OWN]
+    facts = np.concatenate((rows.facts, rows.facts))
+    free = np.concatenate((rows.free, rows.free))
+    facts[len(rows) :, fleet.CPU] -= fleet.clipped(request.cpu_milli)
+    facts[len(rows) :, fleet.WHOLE] -= whole
+    nothing = np.zeros((len(rows), 0), np.int64)
+    return Options(Nodes.of(facts, free), node, nothing, nothing, nothing, whole)
 
 
-def _one_device(  # noqa: PLR0913 - as options
-    rows: Rows, fits: Flags, request: GpuRequest, sizes: Sequence[int], fills_first: bool, tightest: bool
-) -> Options:
+def _one_device(rows: Rows, request: GpuRequest, sizes: Sequence[int], fills_first: bool, order: Order) -> Options:
     roomy, mib = _roomy(rows, request, sizes)
-    new = _openable(rows, request).astype(bool) & (rows.facts[:, fleet.WHOLE] > 0)
+    width = roomy.shape[1]
+    allowed = np.empty((len(rows), width + 1), bool)
+    allowed[:, :width] = roomy
+    allowed[:, width] = (rows.facts[:, fleet.WHOLE] > 0) & (_openable(rows, request) > 0)
     if fills_first:
-        new &= ~roomy.any(axis=1)
-    mib = np.column_stack((mib, _new_mib(rows, request, sizes)))
-    node, column = np.nonzero(np.column_stack((roomy, new)) & fits[:, None])
-    is_new = column == roomy.shape[1]
-    columns = np.where(is_new, -1, column)
-    room = rows.free[node, np.where(is_new, 0, column)]
-    in_order = np.lexsort((np.where(is_new, fleet.LARGEST, room if tightest else -room), node))
-    node, column, columns = node[in_order], column[in_order], columns[in_order]
-    return _with_devices(rows, request, node, columns[:, None], mib[node, column][:, None])
+        allowed[:, width] &= ~roomy.any(axis=1)
+    node, column = np.nonzero(allowed)
+    fresh = column == width
+    columns = np.where(fresh, -1, column)
+    amounts = np.where(fresh, _new_mib(rows, request, sizes)[node], mib[node, columns])
+    if order is not Order.BY_ID:
+        in_order = np.lexsort((np.where(fresh, fleet.LARGEST, _keys(rows, order)[node, columns]), node))
+        columns, amounts = columns[in_order], amounts[in_order]
+    return _with_devices(rows, request, node, columns[:, None], amounts[:, None])
 
 
-def _several_devices(  # noqa: PLR0913 - as options
-    rows: Rows, fits: Flags, request: GpuRequest, sizes: Sequence[int], fills_first: bool, tightest: bool
-) -> Options:
+def _keys(rows: Rows, order: Order) -> Ints:
+    """Smaller goes first; equal ones by column."""
+    return rows.free * _SIGN[order]
+
+
+def _several_devices(rows: Rows, request: GpuRequest, sizes: Sequence[int], fills_first: bool, order: Order) -> Options:
     share = request.share
     assert share is not None
     roomy, mib = _roomy(rows, request, sizes)
-    rest = rows.free - mib if tightest else -rows.free
-    order = np.argsort(np.where(roomy, rest, fleet.LARGEST), axis=1, kind="stable")
+    in_order = np.argsort(np.where(roomy, _keys(rows, order), fleet.LARGEST), axis=1, kind="stable")
     found = roomy.sum(axis=1)
     openable = np.minimum(_openable(rows, request), rows.facts[:, fleet.WHOLE])
     new_mib = _new_mib(rows, request, sizes)
     nodes, columns, amounts = [], [], []
     for on in range(min(share.devices, roomy.shape[1]), -1, -1):
-        enough = fits & (found >= on) & (share.devices - on <= openable | (on == share.devices))
+        enough = (found >= on) & (share.devices - on <= openable | (on == share.devices))
         node = np.flatnonzero(enough & (found <= on) if fills_first and on < share.devices else enough)
-        chosen = order[node, :on]
+        chosen = in_order[node, :on]
         fresh = (len(node), share.devices - on)
         nodes.append(node)
         columns.append(np.column_stack((chosen, np.full(fresh, -1))))
-        amounts.append(
-            np.column_stack((mib[node[:, None], chosen], np.repeat(new_mib[node, None], fresh[1], 1)))
-        )
+        amounts.append(np.column_stack((mib[node[:, None], chosen], np.repeat(new_mib[node, None], fresh[1], 1))))
     node = np.concatenate(nodes)
     by_node = np.argsort(node, kind="stable")
     return _with_devices(
@@ -247,25 +265,20 @@ def _several_devices(  # noqa: PLR0913 - as options
 
 
 def _with_devices(rows: Rows, request: GpuRequest, node: Ints, columns: Ints, mib: Ints) -> Options:
-    before = Nodes.of(rows)
-    count, width = len(node), rows.free.shape[1]
+    count, width = rows.free.shape
     fresh = columns < 0
     opened = fresh.sum(axis=1)
-    card = before.card[node]
-    free = np.zeros((count, width + columns.shape[1]), np.int64)
-    free[:, :width] = before.free[node]
+    facts = np.concatenate((rows.facts, rows.facts[node]))
+    free = np.zeros((len(facts), width + columns.shape[1]), np.int64)
+    free[:count, :width] = rows.free
+    after = free[count:]
+    after[:, :width] = rows.free[node]
     # New GPUs get the columns behind the existing ones, each full until the share is taken off.
+    after[:, width:] = fresh * facts[count:, fleet.CARD, None]
     column = np.where(fresh, width + np.arange(columns.shape[1]), columns)
-    free[:, width:][fresh] = np.broadcast_to(card[:, None], fresh.shape)[fresh]
-    choice = np.arange(count)[:, None]
-    holes = free[choice, column]
-    free[choice, column] = holes - mib
-    after = Nodes(
-        before.cpu[node] - fleet.clipped(request.cpu_milli) - RESERVATION_NEEDS[names.CPU] * opened,
-        before.whole[node] - opened,
-        free,
-        card,
-        before.kind[node],
-        before.gpus[node],
-    )
-    return Options(before, node, after, columns, holes, mib, np.zeros(count, np.int64))
+    choice = np.arange(len(node))[:, None]
+    holes = after[choice, column]
+    after[choice, column] = holes - mib
+    facts[count:, fleet.CPU] -= fleet.clipped(request.cpu_milli) + RESERVATION_NEEDS[names.CPU] * opened
+    facts[count:, fleet.WHOLE] -= opened
+    return Options(Nodes.of(facts, free), node, columns, holes, mib, np.zeros(len(node), np.int64))

@@ -4,38 +4,40 @@ Admission should keep placement annotations honest; the ledger does not rely on 
 is never taken for "holds nothing": the pod is marked undecodable and its node gives out no device.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from extender.core import names
 from extender.core.errors import InputError
+from extender.core.fields import child, children
 from extender.core.request import GpuRequest
 from extender.core.resources import requested
 from extender.core.values import PodOnNode, Reservation, ShareOnGpu
 
 Pod = Mapping[str, Any]
 
+_CONTAINER_STATUSES = ("initContainerStatuses", "containerStatuses", "ephemeralContainerStatuses")
+
 
 def uid_of(pod: Pod) -> str:
     """The pod's UID, or an empty string."""
-    return str((pod.get("metadata") or {}).get("uid") or "")
+    return str(child(pod, "metadata").get("uid") or "")
 
 
 def namespaced_name(pod: Pod) -> tuple[str, str]:
     """Namespace and name."""
-    metadata = pod.get("metadata") or {}
+    metadata = child(pod, "metadata")
     return str(metadata.get("namespace") or "default"), str(metadata.get("name") or "")
 
 
 def node_of(pod: Pod) -> str | None:
     """The node that the pod is bound to, or None."""
-    return (pod.get("spec") or {}).get("nodeName") or None
+    return child(pod, "spec").get("nodeName") or None
 
 
 def annotations_of(pod: Pod) -> Mapping[str, Any]:
     """The pod's annotations; empty where there are none."""
-    annotations = (pod.get("metadata") or {}).get("annotations")
-    return annotations if isinstance(annotations, Mapping) else {}
+    return child(pod, "metadata", "annotations")
 
 
 def is_reservation(pod: Pod) -> bool:
@@ -48,15 +50,12 @@ def has_ended(pod: Pod) -> bool:
 
     A deletion that was only asked for ends nothing: the process still runs.
     """
-    status = pod.get("status") or {}
+    status = child(pod, "status")
     if status.get("phase") not in ("Succeeded", "Failed"):
         return False
-    statuses = [
-        *(status.get("initContainerStatuses") or ()),
-        *(status.get("containerStatuses") or ()),
-        *(status.get("ephemeralContainerStatuses") or ()),
-    ]
-    return not any((container.get("state") or {}).get("running") for container in statuses)
+    statuses = [found for kind in _CONTAINER_STATUSES for found in children(status, kind)]
+    # Only `startedAt` is in there, and it may be missing: that `running` is there says it.
+    return not any(isinstance(child(found, "state").get("running"), Mapping) for found in statuses)
 
 
 def pod_on_node(pod: Pod) -> PodOnNode | None:
@@ -125,12 +124,16 @@ def _shares(annotations: Mapping[str, Any]) -> tuple[tuple[ShareOnGpu, ...], str
         sizes *= len(ids)
     if not len(ids) == len(devices) == len(sizes):
         return (), f"{names.SHARED_GPUS}, {names.VISIBLE_DEVICES} and {names.MEMORY_MIB} differ in length"
-    if not all(ids) or not all(devices) or len(set(devices)) != len(devices):
+    if not all(map(_all_different, (ids, devices))):
         return (), f"{names.SHARED_GPUS} and {names.VISIBLE_DEVICES} must name different devices"
     mib = [_positive(size) for size in sizes]
     if any(size is None for size in mib):
         return (), f"{names.MEMORY_MIB} must be positive integers"
     return tuple(ShareOnGpu(*share) for share in zip(ids, devices, [m or 0 for m in mib], strict=True)), None
+
+
+def _all_different(texts: Sequence[str]) -> bool:
+    return all(texts) and len(set(texts)) == len(texts)
 
 
 def _device_memory(annotations: Mapping[str, Any]) -> tuple[int | None, str | None]:

@@ -1,5 +1,6 @@
 """What a strategy learns from: the shapes of the pods seen, and the nodes as they stand. Frozen and picklable."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,7 +8,7 @@ from numpy.typing import NDArray
 
 from extender.core.fleet import Kind
 from extender.core.options import Nodes
-from extender.core.shapes import Shape
+from extender.core.shapes import Shape, Shapes
 
 Floats = NDArray[np.float64]
 
@@ -20,21 +21,27 @@ class Seen:
     #: How often each was seen, older ones counting less.
     counts: Floats
     kinds: tuple[Kind, ...]
+    #: Those with GPUs.
     nodes: Nodes
+    #: The shapes by number.
+    table: Shapes
+
+    @classmethod
+    def of(cls, counts: Mapping[Shape, float], kinds: Sequence[Kind], nodes: Nodes) -> "Seen":
+        """These shapes, on nodes of these kinds."""
+        shapes = tuple(counts)
+        weights = np.array([counts[shape] for shape in shapes], float)
+        return cls(shapes, weights, tuple(kinds), nodes, Shapes.of(shapes, kinds))
 
     def capacity(self) -> Floats:
         """GPUs of each kind, free or not."""
         return np.bincount(self.nodes.kind, self.nodes.gpus, minlength=len(self.kinds)).astype(float)
 
-    def fitting(self) -> NDArray[np.bool_]:
-        """[shape, kind]: whether such a node, empty, could run it; False for shapes without GPUs."""
-        found = [[shape.mib_on(kind) is not None for kind in self.kinds] for shape in self.shapes]
-        return np.array(found, bool).reshape(len(self.shapes), len(self.kinds))
-
     def gpus(self) -> Floats:
         """What each shape takes, in GPUs: the mean over the GPUs on which it can run."""
-        amounts = np.array([[shape.gpus_on(kind) for kind in self.kinds] for shape in self.shapes])
-        amounts = amounts.reshape(len(self.shapes), len(self.kinds))
-        capacity = self.capacity() * self.fitting()
-        mean: Floats = (amounts * capacity).sum(axis=1) / np.maximum(capacity.sum(axis=1), 1e-9)
-        return mean
+        fits = self.table.mib >= 0
+        capacity = self.capacity() * fits
+        parts = np.where(fits, self.table.mib, 0) / [kind.card for kind in self.kinds]
+        part = (parts * capacity).sum(axis=1) / np.maximum(capacity.sum(axis=1), 1e-9)
+        gpus: Floats = self.table.devices * part
+        return gpus

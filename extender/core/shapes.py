@@ -3,10 +3,13 @@
 A shape is what was asked (a fraction, MiB, whole GPUs), never the MiB that it became on one GPU model.
 """
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 
-from extender.core.fleet import Kind, clipped
+import numpy as np
+from numpy.typing import NDArray
+
+from extender.core.fleet import Ints, Kind, clipped
 from extender.core.models import Products
 from extender.core.request import GpuRequest, Share
 
@@ -45,6 +48,48 @@ class Shape:
         mib = self.share.mib_of(kind.card)
         return mib if kind.shareable and mib <= kind.card else None
 
-    def gpus_on(self, kind: Kind) -> float:
-        """What it takes there, in GPUs; 0 where it can never run."""
-        return self.devices * (self.mib_on(kind) or 0) / kind.card
+
+@dataclass(frozen=True, slots=True)
+class Shapes:
+    """Shapes as arrays, one entry each."""
+
+    cpu: Ints
+    devices: Ints
+    #: Whether it asks for whole GPUs.
+    whole: NDArray[np.bool_]
+    #: [shape, kind] → MiB of each device; -1 where it can never run.
+    mib: Ints
+    #: Equal numbers for shapes that take the same on as many GPUs; and for those bound to the same models as well.
+    same: Ints
+    same_and_products: Ints
+
+    @classmethod
+    def of(cls, shapes: Sequence[Shape], kinds: Sequence[Kind]) -> "Shapes":
+        """Read the shapes on each kind of node."""
+        amounts = [[-1 if (m := shape.mib_on(kind)) is None else m for kind in kinds] for shape in shapes]
+        return cls(
+            np.array([shape.cpu for shape in shapes], np.int64),
+            np.array([shape.devices for shape in shapes], np.int64),
+            np.array([bool(shape.devices) and shape.share is None for shape in shapes], bool),
+            np.array(amounts, np.int64).reshape(len(shapes), len(kinds)),
+            _numbered([shape.per_device for shape in shapes]),
+            _numbered([(shape.per_device, shape.products) for shape in shapes]),
+        )
+
+    def on_several(self) -> Iterator[Ints]:
+        """Shares on several devices, in groups of those that take the same."""
+        return _groups(self.same, (self.devices > 1) & ~self.whole)
+
+    def alike(self) -> Iterator[Ints]:
+        """All that ask for GPUs, in groups that differ in CPU only."""
+        return _groups(self.same_and_products, self.devices > 0)
+
+
+def _numbered(keys: Sequence[Hashable]) -> Ints:
+    numbers: dict[Hashable, int] = {}
+    return np.array([numbers.setdefault(key, len(numbers)) for key in keys], np.int64)
+
+
+def _groups(numbers: Ints, wanted: NDArray[np.bool_]) -> Iterator[Ints]:
+    for number in np.unique(numbers[wanted]):
+        yield np.flatnonzero(wanted & (numbers == number))

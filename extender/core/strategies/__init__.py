@@ -10,7 +10,7 @@ from typing import Any, Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from extender.core.options import Options
+from extender.core.options import Options, Order
 from extender.core.seen import Seen
 from extender.core.strategies.adaptive import Adaptive
 from extender.core.strategies.binpack import Binpack
@@ -30,8 +30,8 @@ class Strategy(Protocol):
         """Whether a GPU is opened only where a node's shared GPUs do not suffice."""
 
     @property
-    def tightest(self) -> bool:
-        """Whether a share on several devices takes the fullest of the shared GPUs that have room; else the emptiest."""
+    def order(self) -> Order:
+        """The order of ``options`` on a node: it decides between equal costs, and for shares on several devices."""
 
     def learn(self, seen: Seen) -> Any:
         """What ``terms`` needs to know of the workload; picklable. Pure: it may run in another process."""

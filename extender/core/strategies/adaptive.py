@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from extender.core import names
 from extender.core.fragmentation import Fragmentation, fragmentation_of, free_gpus, usable_by_shape
 from extender.core.holes import GRID, hole_values
-from extender.core.options import Options
+from extender.core.options import Options, Order
 from extender.core.seen import Seen
 
 Floats = NDArray[np.float64]
@@ -56,13 +56,13 @@ class Adaptive:
 
     name = names.ADAPTIVE
     fills_first = False
-    tightest = True
+    order = Order.TIGHTEST
 
     def learn(self, seen: Seen) -> AdaptiveLearned:
         """Everything but the nodes' own state."""
         gpus = seen.gpus()
         return AdaptiveLearned(
-            fragmentation_of(seen.shapes, _weights(seen, gpus), seen.kinds),
+            fragmentation_of(seen.table, _weights(seen, gpus)),
             _holes(seen),
             _cpu_per_gpu(seen, gpus),
             _scarcity(seen, gpus),
@@ -70,26 +70,38 @@ class Adaptive:
 
     def terms(self, options: Options, learned: AdaptiveLearned) -> Mapping[str, Floats]:
         """See the class."""
-        before, after, node = options.before, options.after, options.node
-        kind = np.minimum(after.kind, len(learned.scarcity) - 1)
-        d = learned.cpu_per_gpu
-        free_before, free_after = free_gpus(before)[node], free_gpus(after)
-        starved = np.maximum(0, free_after - after.cpu / d) - np.maximum(0, free_before - before.cpu[node] / d)
-        fragmented = learned.fragmentation.of(after) - learned.fragmentation.of(before)[node]
-        card = after.card[:, None]
-        hole, rest = options.holes * GRID // card, (options.holes - options.mib) * GRID // card
-        lost = learned.holes[kind[:, None], hole] - learned.holes[kind[:, None], rest]
-        return {
-            "fragmentation": fragmented,
-            "value of its hole": HOLE * lost.sum(axis=1),
-            "GPUs without CPU": STARVED * starved,
-            "scarcity of the GPU model": SCARCE_MODEL * (free_before - free_after) * learned.scarcity[kind],
+        states = options.states
+        free = free_gpus(states)
+        fragmented = learned.fragmentation.total * free - learned.fragmentation.usable(states)
+        starved = np.maximum(0, free - states.cpu / learned.cpu_per_gpu)
+        kind = np.minimum(options.after(states.kind), len(learned.scarcity) - 1)
+        terms = {
+            "fragmentation": _change(options, fragmented),
+            "GPUs without CPU": STARVED * _change(options, starved),
         }
+        if options.columns.shape[1]:
+            terms["value of its hole"] = HOLE * _lost(options, learned.holes, kind)
+        if learned.scarcity.any():
+            scarce = SCARCE_MODEL * learned.scarcity[kind]
+            terms["scarcity of the GPU model"] = -_change(options, free) * scarce
+        return terms
+
+
+def _change(options: Options, values: Floats) -> Floats:
+    change: Floats = options.after(values) - options.before(values)
+    return change
+
+
+def _lost(options: Options, values: Floats, kind: NDArray[np.int64]) -> Floats:
+    card = options.after(options.states.card)[:, None]
+    hole, rest = options.holes * GRID // card, (options.holes - options.mib) * GRID // card
+    lost: Floats = (values[kind[:, None], hole] - values[kind[:, None], rest]).sum(axis=1)
+    return lost
 
 
 def _weights(seen: Seen, gpus: Floats) -> Floats:
     frequency = seen.counts * np.maximum(1.0, gpus) ** LARGE
-    usable = usable_by_shape(seen.shapes, seen.nodes, seen.kinds)
+    usable = usable_by_shape(seen.table, seen.nodes)
     free = float(free_gpus(seen.nodes).sum())
     scarce = np.minimum(MOST_SCARCE, free / np.maximum(usable, 1e-9))
     weights: Floats = frequency / max(frequency.sum(), 1e-9) * scarce
@@ -113,9 +125,8 @@ def _demand(seen: Seen, card: int) -> dict[int, float]:
 
 
 def _cpu_per_gpu(seen: Seen, gpus: Floats) -> float:
-    cpu = np.array([shape.cpu for shape in seen.shapes], float)
     asked = float((seen.counts * gpus).sum())
-    per_gpu = float((seen.counts * cpu * (gpus > 0)).sum()) / asked if asked else 0.0
+    per_gpu = float((seen.counts * seen.table.cpu * (gpus > 0)).sum()) / asked if asked else 0.0
     return per_gpu or np.inf
 
 
@@ -125,10 +136,10 @@ def _scarcity(seen: Seen, gpus: Floats) -> Floats:
     free = np.bincount(seen.nodes.kind, free_gpus(seen.nodes), minlength=len(seen.kinds)).astype(float)
     demand = seen.counts * gpus
     pressure = np.zeros(len(seen.kinds))
-    for shape, fits, asked in zip(seen.shapes, seen.fitting(), demand.tolist(), strict=True):
-        allowed = float(capacity[fits].sum())
+    for shape, mib, asked in zip(seen.shapes, seen.table.mib, demand.tolist(), strict=True):
+        allowed = float(capacity[mib >= 0].sum())
         if shape.products is not None and allowed > 0:
-            pressure[fits] += (asked / demand.sum()) / (allowed / capacity.sum())
+            pressure[mib >= 0] += (asked / demand.sum()) / (allowed / capacity.sum())
     products = np.array([_first_of(seen, kind) for kind in range(len(seen.kinds))], np.int64)
     free_part = _sums(products, free) / np.maximum(_sums(products, capacity), 1e-9)
     scarcity = np.minimum(MOST_SCARCE, pressure / np.maximum(free_part, 1e-9))

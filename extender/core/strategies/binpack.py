@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from extender.core import names
-from extender.core.options import Options
+from extender.core.options import Options, Order
 from extender.core.seen import Seen
 
 #: One more opened GPU outweighs any rest: no GPU has 2^30 MiB.
@@ -24,16 +24,16 @@ class Binpack:
 
     name = names.BINPACK
     fills_first = True
-    tightest = True
+    order = Order.TIGHTEST
 
     def learn(self, seen: Seen) -> None:
         """It needs to know nothing."""
 
     def terms(self, options: Options, learned: None) -> Mapping[str, NDArray[np.float64]]:  # noqa: ARG002 - it learns nothing
         """See the class."""
-        whole = options.before.whole[options.node].astype(float)
+        whole = options.before(options.states.whole).astype(float)
         if options.columns.shape[1] == 0:
-            shared = options.before.free.sum(axis=1)[options.node]
+            shared = options.before(options.states.free.sum(axis=1))
             return {"free whole GPUs": whole, "free shared memory": shared / OPENED}
         return {
             "GPUs opened": OPENED * options.opened,

@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 
 from extender.core import names
 from extender.core.fragmentation import Fragmentation, fragmentation_of
-from extender.core.options import Options
+from extender.core.options import Options, Order
 from extender.core.seen import Seen
-from extender.core.shapes import Shape
 
 #: The typical pods are the most frequent shapes that make up this part of all pods.
 COVERED = 0.95
@@ -27,30 +26,24 @@ class Fgd:
 
     name = names.FGD
     fills_first = False
-    tightest = True
+    order = Order.BY_ID
 
     def learn(self, seen: Seen) -> Fragmentation:
         """F over the typical pods of the workload so far."""
-        typical = typical_pods(seen)
-        total = sum(typical.values())
-        return fragmentation_of(list(typical), [w / total for w in typical.values()], seen.kinds)
+        weights = seen.counts * typical_pods(seen)
+        return fragmentation_of(seen.table, weights / max(weights.sum(), 1e-9))
 
     def terms(self, options: Options, learned: Fragmentation) -> Mapping[str, NDArray[np.float64]]:
         """See the class."""
-        lost = learned.of(options.after) - learned.of(options.before)[options.node]
+        fragmented = learned.of(options.states)
+        lost = options.after(fragmented) - options.before(fragmented)
         return {"fragmentation (score 0 to 100, negated)": -np.floor(100 / (1 + np.exp(lost)) + 1e-9)}
 
 
-def typical_pods(seen: Seen) -> dict[Shape, float]:
-    """The most frequent shapes, larger requests first on ties, until 95 % are covered."""
-    gpus = seen.gpus()
-    order = sorted(
-        range(len(seen.shapes)), key=lambda index: (-seen.counts[index], -gpus[index], -seen.shapes[index].cpu)
-    )
-    typical: dict[Shape, float] = {}
-    wanted = COVERED * seen.counts.sum()
-    for index in order:
-        if sum(typical.values()) >= wanted:
-            break
-        typical[seen.shapes[index]] = float(seen.counts[index])
+def typical_pods(seen: Seen) -> NDArray[np.bool_]:
+    """Which shapes are the most frequent, larger requests first on ties, until 95 % are covered."""
+    order = np.lexsort((-seen.table.cpu, -seen.gpus(), -seen.counts))
+    covered = seen.counts[order].cumsum()
+    typical = np.zeros(len(order), bool)
+    typical[order] = covered - seen.counts[order] < COVERED * seen.counts.sum()
     return typical

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from extender.core import names
-from extender.core.options import Options
+from extender.core.options import Options, Order
 from extender.core.seen import Seen
 
 
@@ -18,21 +18,21 @@ class Spread:
 
     name = names.SPREAD
     fills_first = True
-    tightest = False
+    order = Order.EMPTIEST
 
     def learn(self, seen: Seen) -> None:
         """It needs to know nothing."""
 
     def terms(self, options: Options, learned: None) -> Mapping[str, NDArray[np.float64]]:  # noqa: ARG002 - it learns nothing
         """See the class."""
-        before = options.before
-        total = before.card * before.gpus
-        free = before.card * before.whole + before.free.sum(axis=1)
+        nodes = options.states
+        total = nodes.card * nodes.gpus
+        free = nodes.card * nodes.whole + nodes.free.sum(axis=1)
         used = np.where(total > 0, 1 - free / np.maximum(total, 1), 0.0)
         shared = options.columns >= 0
-        room = options.after.card[:, None] * shared
+        room = options.before(nodes.card)[:, None] * shared
         taken = (room - options.holes * shared).sum(axis=1)
         return {
-            "used part of the node's GPUs": used[options.node],
+            "used part of the node's GPUs": options.before(used),
             "used part of its GPUs": taken / np.maximum(room.sum(axis=1), 1) / 1024,
         }

@@ -1,0 +1,76 @@
+"""Learning beside the event loop: in a process of its own, swapped in between ticks, so that no decision waits."""
+
+import asyncio
+import multiprocessing
+import os
+from collections.abc import Callable, Collection
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+
+import structlog
+
+from extender.core.learned import Learned, refresh
+from extender.core.seen import Seen
+
+log = structlog.get_logger()
+
+Adopt = Callable[[Learned], None]
+_Job = tuple[Seen, Collection[str], Adopt]
+
+
+class Background:
+    """A ``Refresher`` for a running event loop. At most one refresh runs; of those that wait only the latest counts."""
+
+    def __init__(self) -> None:
+        self._pool: ProcessPoolExecutor | None = None
+        self._running = False
+        self._next: _Job | None = None
+
+    async def start(self) -> None:
+        """Start the process now: it costs less before the first decision than in the middle of one."""
+        await asyncio.wrap_future(self._process().submit(os.nice, 10))
+
+    def close(self) -> None:
+        """End the process. What it was learning is lost; the next start learns from the pods in the cluster."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+            self._pool = None
+
+    def __call__(self, seen: Seen, strategies: Collection[str], adopt: Adopt) -> None:
+        """See ``decisions.Refresher``. ``adopt`` is called on the event loop."""
+        self._next = (seen, strategies, adopt)
+        if not self._running:
+            self._begin()
+
+    def _begin(self) -> None:
+        if self._next is None:
+            return
+        (seen, strategies, adopt), self._next = self._next, None
+        try:
+            learned = asyncio.get_running_loop().run_in_executor(self._process(), refresh, seen, strategies)
+        except BrokenProcessPool:
+            self._pool = None
+            log.warning("learning: the process has died; the next refresh starts another")
+            return
+        self._running = True
+        learned.add_done_callback(lambda done: self._end(done, adopt))
+
+    def _end(self, done: "asyncio.Future[Learned]", adopt: Adopt) -> None:
+        self._running = False
+        if done.cancelled():
+            return
+        error = done.exception()
+        if error is None:
+            adopt(done.result())
+        else:
+            # Decisions go on with what was learned before.
+            log.warning("learning failed", error=str(error))
+            if isinstance(error, BrokenProcessPool):
+                self._pool = None
+        self._begin()
+
+    def _process(self) -> ProcessPoolExecutor:
+        if self._pool is None:
+            # Not fork: the service has threads.
+            self._pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+        return self._pool

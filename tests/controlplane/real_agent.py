@@ -1,0 +1,87 @@
+"""The real agent as the process of a reservation pod's container; only NVML is replaced, at its binding's boundary.
+
+::
+
+    Referee(client, agent=RealAgent(plane))
+"""
+
+import asyncio
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from extender.core import names, reservation
+from tests.agent_stage import gpu, show
+from tests.controlplane.cluster import ControlPlane
+from tests.controlplane.kubelets import Started
+from tests.fakenvml import pynvml
+
+Pod = Mapping[str, Any]
+TREE: Final = Path(__file__).parent.parent.parent
+
+
+def service_account(plane: ControlPlane, folder: Path) -> Path:
+    """Fill the folder as a kubelet does: a token of the agents' account, and the cluster's authority."""
+    folder.mkdir(parents=True, exist_ok=True)
+    token = plane.kubectl("create", "token", reservation.SERVICE_ACCOUNT, "-n", names.RESERVATION_NAMESPACE)
+    (folder / "token").write_text(token)
+    (folder / "ca.crt").write_bytes(plane.authority.read_bytes())
+    return folder
+
+
+def command(pod: Pod) -> list[str]:
+    """What the image's entry point makes of the container's arguments."""
+    return [sys.executable, "-m", "extender", *pod["spec"]["containers"][0]["args"]]
+
+
+def environment(plane: ControlPlane, pod: Pod, account: Path, folder: Path) -> dict[str, str]:
+    """What the container gets, the downward API filled in; ``folder`` holds nvml.json and boot_id."""
+    fields = {f"metadata.{key}": value for key, value in pod["metadata"].items()}
+    entries = pod["spec"]["containers"][0]["env"]
+    given = {e["name"]: e.get("value") or fields[e["valueFrom"]["fieldRef"]["fieldPath"]] for e in entries}
+    host, _, port = plane.server.removeprefix("https://").partition(":")
+    return given | {
+        "PATH": os.environ["PATH"],
+        "KUBERNETES_SERVICE_HOST": host,
+        "KUBERNETES_SERVICE_PORT": port,
+        "GPU_EXTENDER_SERVICE_ACCOUNT": str(account),
+        "GPU_EXTENDER_BOOT_ID_FILE": str(folder / "boot_id"),
+        "PYTHONPATH": f"{Path(pynvml.__file__).parent}:{TREE}",
+        "FAKE_NVML": str(folder / "nvml.json"),
+    }
+
+
+class RealAgent:
+    """A referee's agent: one process per reservation pod, killed when its container ends."""
+
+    def __init__(self, plane: ControlPlane) -> None:
+        self._plane = plane
+        self._account: Path | None = None
+
+    async def __call__(self, started: Started) -> None:
+        """Run until cancelled. An agent that ends by itself raises, for its container would be started again."""
+        folder = self.folder(started.pod)
+        folder.mkdir(parents=True, exist_ok=True)
+        show(folder / "nvml.json", gpu(started.device.uuid, started.device.mib))
+        (folder / "boot_id").write_text(started.boot_id + "\n")
+        variables = environment(self._plane, started.pod, self._tokens(), folder)
+        with (folder / "log").open("ab") as log:
+            process = await asyncio.create_subprocess_exec(*command(started.pod), env=variables, stderr=log)
+        try:
+            status = await process.wait()
+        except asyncio.CancelledError:
+            process.kill()
+            await asyncio.shield(process.wait())
+            raise
+        raise AssertionError(f"the agent ended with status {status}\n{(folder / 'log').read_text()}")
+
+    def folder(self, pod: Pod) -> Path:
+        """Where its NVML, boot id and log lie: change nvml.json with ``agent_stage.show`` and the agent sees it."""
+        return self._plane.folder / "agents" / str(pod["metadata"]["uid"])
+
+    def _tokens(self) -> Path:
+        if self._account is None:
+            self._account = service_account(self._plane, self._plane.folder / "agents" / "account")
+        return self._account

@@ -1,0 +1,163 @@
+"""The arrays agree with ``fit``: same verdict, and the placements of every strategy are possible."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from extender.core import names
+from extender.core.codes import CODE, FITS
+from extender.core.decisions import Decisions, Policy
+from extender.core.fleet import Fleet
+from extender.core.nodereader import read_nodes
+from extender.core.options import Order, codes, is_plain, options
+from extender.core.placement import Placement, Shortfall, fit
+from extender.core.request import GpuRequest
+from extender.core.strategies import STRATEGIES
+from extender.core.values import NodeState
+from tests.builders import NodeBuilder, make_node, make_pod
+
+pods = st.one_of(
+    st.builds(
+        lambda mib, devices: make_pod().gpu_memory(mib).num_devices(devices), st.integers(1, 1200), st.integers(1, 4)
+    ),
+    st.builds(lambda part, devices: make_pod().gpu_fraction(f"0.{part}").num_devices(devices),
+              st.integers(1, 9), st.integers(1, 3)),
+    st.builds(lambda count: make_pod().gpus(count), st.integers(1, 5)),
+    st.just(make_pod().container("main", requests={"cpu": "2"})),
+    st.just(make_pod().gpus(1, "nvidia.com/mig-1g.10gb")),
+)  # fmt: skip
+
+
+def node(kind: str, index: int) -> NodeBuilder:
+    built = make_node(f"n{index}").cpu(3)
+    match kind:
+        case "none":
+            return built
+        case "unknown memory":
+            return built.gpus(4, mib=None)
+        case "small":
+            return built.gpus(2, mib=500)
+        case "tight":
+            return built.gpus(4, mib=1000).cpu("60m").pod_slots(4)
+        case "cordoned":
+            return built.gpus(4, mib=1000).cordoned()
+        case "off":
+            return built.gpus(4, mib=1000).label(names.SHARING_LABEL, names.SHARING_DISABLED)
+    return built.gpus(4, mib=1000)
+
+
+kinds = st.lists(
+    st.sampled_from(["plain", "none", "unknown memory", "small", "tight", "cordoned", "off"]), min_size=1, max_size=4
+)
+
+
+def parsed(pod: Any) -> GpuRequest:
+    request = GpuRequest.from_pod(pod)
+    assert isinstance(request, GpuRequest)
+    return request
+
+
+def filled(cluster: list[str], arrivals: list[Any], strategy: str) -> Decisions:
+    """Each pod is placed by filter and choose, as in a replay; the ledger refuses what is not possible."""
+    decisions = Decisions(Policy(shortlist=1, strategy=strategy), claim_ttl=1, timer=lambda: 0.0)
+    for read in read_nodes([node(kind, index).build() for index, kind in enumerate(cluster)]):
+        decisions.ledger.put_node(read)
+    for index, builder in enumerate(arrivals):
+        pod = builder.uid(f"u{index}").build()
+        request = parsed(pod)
+        found = decisions.filter(pod, [f"n{i}" for i in range(len(cluster))]).nodes
+        if not found:
+            continue
+        placement = decisions.choose(found[0], request)
+        assert isinstance(placement, Placement), "what filter passes, choose places"
+        new_ids = [f"g{index}-{i}" for i in range(placement.new)]
+        decisions.ledger.assume(
+            uid=f"u{index}", namespace="d", name=f"p{index}", node=found[0], request=request, placement=placement,
+            new_ids=new_ids,
+        )  # fmt: skip
+        decisions.ledger.confirm(f"u{index}")
+        decisions.claims.end(f"u{index}")
+    decisions.ledger.check()
+    return decisions
+
+
+@settings(max_examples=60, deadline=None)
+@given(kinds, st.lists(pods, max_size=12), st.sampled_from(names.STRATEGIES), pods)
+def test_codes_say_what_fit_says(cluster: list[str], arrivals: list[Any], strategy: str, asked: Any) -> None:
+    decisions = filled(cluster, arrivals, strategy)
+    request = parsed(asked.build())
+    fleet = Fleet()
+    states: list[NodeState] = list(decisions.ledger.snapshot())
+    for position, state in enumerate(states):
+        fleet.put(position, state)
+    if not is_plain(request):
+        return
+    found = codes(fleet.rows(len(states)), request, tuple(fleet.sizes)).tolist()
+    for state, code in zip(states, found, strict=True):
+        verdict = fit(state, request)
+        expected = CODE[verdict.reason, verdict.resolvable] if isinstance(verdict, Shortfall) else FITS
+        assert code == expected, (state.name, verdict)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(pods, max_size=12), pods, st.booleans(), st.sampled_from(Order))
+def test_every_node_that_fits_has_a_possible_choice(
+    arrivals: list[Any], asked: Any, fills_first: bool, order: Order
+) -> None:
+    decisions = filled(["plain", "tight"], arrivals, names.BINPACK)
+    request = parsed(asked.build())
+    if not is_plain(request):
+        return
+    for state in decisions.ledger.snapshot():
+        verdict = fit(state, request)
+        if isinstance(verdict, Shortfall):
+            continue
+        fleet = Fleet()
+        choices = options(fleet.row(state), request, tuple(fleet.sizes), fills_first=fills_first, order=order)
+        assert len(choices.node) >= 1
+        after = choices.after(choices.states.free)
+        assert (after >= 0).all()
+        assert (choices.after(choices.states.whole) >= 0).all()
+        for columns in choices.columns.tolist():
+            assert len({c for c in columns if c >= 0}) == len([c for c in columns if c >= 0]), "a GPU is chosen twice"
+        if fills_first:
+            assert set(choices.opened.tolist()) == {verdict.new}, "opened although a shared GPU has room"
+        if order is Order.TIGHTEST and fills_first and request.share is not None and verdict.on:
+            first = [state.gpus[c].free_mib for c in choices.columns[0].tolist() if c >= 0]
+            assert first == [gpu.free_mib for gpu in verdict.on]
+
+
+def test_taking_what_a_choice_says_gives_the_state_it_says() -> None:
+    decisions = filled(["plain"], [make_pod("a").gpu_memory(300), make_pod("b").gpus(1)], names.BINPACK)
+    state = next(decisions.ledger.snapshot())
+    fleet = Fleet()
+    request = parsed(make_pod().gpu_memory(200).container("main", requests={"cpu": "1"}).build())
+    choices = options(fleet.row(state), request, tuple(fleet.sizes), fills_first=False, order=Order.TIGHTEST)
+    assert choices.columns.tolist() == [[0], [-1]]
+    assert choices.holes.tolist() == [[700], [1000]]
+    assert choices.after(choices.states.free).tolist() == [[500, 0], [700, 800]]
+    assert choices.after(choices.states.whole).tolist() == [2, 1]
+    before = choices.states.cpu[0]
+    assert (before - choices.after(choices.states.cpu)).tolist() == [1000, 1050]
+
+
+@pytest.mark.parametrize("strategy", names.STRATEGIES)
+def test_rows_written_one_by_one_are_the_rows_of_a_fresh_fleet(strategy: str) -> None:
+    arrivals = [make_pod().gpu_memory(300) for _ in range(9)] + [make_pod().gpus(1) for _ in range(3)]
+    decisions = filled(["plain", "small", "plain"], arrivals, strategy)
+    decisions.filter(make_pod().uid("last").build(), ["n0"])
+    fleet = Fleet()
+    for position, state in enumerate(decisions.ledger.snapshot()):
+        fleet.put(position, state)
+    kept = decisions._fleet.rows(3)
+    fresh = fleet.rows(3)
+    width = min(kept.free.shape[1], fresh.free.shape[1])
+    assert np.array_equal(kept.facts, fresh.facts)
+    assert np.array_equal(kept.free[:, :width], fresh.free[:, :width])
+
+
+def test_every_strategy_has_its_name() -> None:
+    assert tuple(STRATEGIES) == names.STRATEGIES

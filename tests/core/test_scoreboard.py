@@ -1,0 +1,101 @@
+"""Only what changed is judged again, and the best are found in order."""
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from extender.core.scoreboard import UNKNOWN, Positions, Scoreboard, best
+
+NO_NODE = 9
+
+
+class Board:
+    """A scoreboard whose nodes have a cost each, and a record of what was judged."""
+
+    def __init__(self, **limits: int) -> None:
+        self.board = Scoreboard(unknown_code=NO_NODE, **limits)
+        self.costs: dict[str, float] = {}
+        self.judged: list[str] = []
+
+    def put(self, name: str, cost: float) -> None:
+        self.costs[name] = cost
+        self.board.touch(name)
+
+    def judge(self, positions: Positions) -> tuple[NDArray[np.float64], NDArray[np.int16]]:
+        names = [self.board.name(p) for p in np.arange(len(self.board))[positions].tolist()]
+        self.judged = names
+        return np.array([self.costs[name] for name in names]), np.zeros(len(names), np.int16)
+
+    def read(self, shape: str = "s") -> list[float]:
+        found: list[float] = self.board.verdicts(shape, self.judge).cost[:-1].tolist()
+        return found
+
+
+def test_only_changed_nodes_are_judged_again() -> None:
+    board = Board()
+    for name in "abc":
+        board.put(name, 1)
+    assert board.read() == [1, 1, 1]
+    board.put("b", 5)
+    assert board.read() == [1, 5, 1]
+    assert board.judged == ["b"]
+
+
+def test_each_shape_catches_up_on_its_own() -> None:
+    board = Board()
+    board.put("a", 1)
+    board.read("x")
+    board.put("b", 2)
+    assert board.read("y") == [1, 2]
+    assert board.read("x") == [1, 2]
+    assert board.judged == ["b"]
+
+
+def test_a_shape_that_fell_behind_the_journal_starts_anew() -> None:
+    board = Board(journal=4)
+    board.put("a", 1)
+    board.put("b", 1)
+    board.read("old")
+    for cost in range(20):
+        board.put("b", cost)
+    assert board.read("old") == [1, 19]
+    assert board.judged == ["a", "b"]
+
+
+def test_memory_is_bounded() -> None:
+    board = Board(journal=10, shapes=3)
+    for index in range(1000):
+        board.put("a", index)
+        board.read(f"shape {index}")
+    assert len(board.board._journal) <= 20
+    assert len(board.board._verdicts) == 3
+
+
+def test_verdicts_can_be_voided_as_a_whole() -> None:
+    board = Board()
+    board.put("a", 1)
+    board.read()
+    board.costs["a"] = 7
+    board.board.forget_verdicts()
+    assert board.read() == [7]
+
+
+def test_unknown_names_have_the_last_slot() -> None:
+    board = Board()
+    board.put("a", 1)
+    assert board.board.positions(["a", "x"]).tolist() == [0, UNKNOWN]
+    verdicts = board.board.verdicts("s", board.judge)
+    assert verdicts.code[UNKNOWN] == NO_NODE
+    assert verdicts.cost[UNKNOWN] == np.inf
+
+
+costs = st.lists(st.sampled_from([0.0, 1.0, 2.0, -np.inf, np.inf]), min_size=1, max_size=12)
+
+
+@given(costs, st.data(), st.integers(0, 14))
+def test_best_is_a_stable_sort_cut_off(values: list[float], data: st.DataObject, count: int) -> None:
+    asked = data.draw(st.lists(st.integers(0, len(values) - 1), max_size=20))
+    found = best(np.array(values), np.array(asked, np.int64), count).tolist()
+    order = sorted((values[i], i) for i in set(asked) if values[i] != np.inf)
+    assert found == [i for _, i in order][: count or None]

@@ -1,0 +1,167 @@
+"""Each strategy's formula, on cases small enough to work out by hand."""
+
+from typing import Any
+
+import pytest
+
+from extender.core import names
+from extender.core.decisions import Decisions, Policy
+from extender.core.nodereader import read_nodes
+from extender.core.placement import Placement
+from extender.core.request import GpuRequest
+from tests.builders import NodeBuilder, make_node, make_pod
+
+
+def cluster(strategy: str, *nodes: NodeBuilder) -> Decisions:
+    decisions = Decisions(Policy(shortlist=0, strategy=strategy), claim_ttl=1, timer=lambda: 0.0)
+    for node in read_nodes([node.build() for node in nodes]):
+        decisions.ledger.put_node(node)
+    return decisions
+
+
+def hold(decisions: Decisions, node: str, pod: Any, gpu: str = "") -> None:
+    """Bind the pod there; ``gpu`` names the GPU that is opened for it."""
+    request = request_of(pod)
+    uid = f"held-{node}-{len(decisions.ledger.pods(node))}"
+    placement = decisions.choose(node, request)
+    if gpu:
+        assert request.share is not None
+        placement = Placement((), 1, (request.share.mib_of(1000),))
+    assert isinstance(placement, Placement)
+    decisions.ledger.assume(
+        uid=uid, namespace="d", name=uid, node=node, request=request, placement=placement,
+        new_ids=[gpu or f"{uid}-{i}" for i in range(placement.new)],
+    )  # fmt: skip
+    decisions.ledger.confirm(uid)
+
+
+def request_of(pod: Any) -> GpuRequest:
+    request = GpuRequest.from_pod(pod.build())
+    assert isinstance(request, GpuRequest)
+    return request
+
+
+def order(decisions: Decisions, pod: Any) -> list[str]:
+    return decisions.filter(pod.uid("asked").build(), [state.name for state in decisions.ledger.snapshot()]).nodes
+
+
+def chosen(decisions: Decisions, node: str, pod: Any) -> list[str]:
+    placement = decisions.choose(node, request_of(pod))
+    assert isinstance(placement, Placement)
+    return [gpu.id for gpu in placement.on] + ["new"] * placement.new
+
+
+def gpus(name: str, count: int = 4, **more: Any) -> NodeBuilder:
+    return make_node(name).gpus(count, mib=1000, **more)
+
+
+class TestBinpack:
+    def test_fills_a_shared_gpu_before_opening_one_and_the_tightest_first(self) -> None:
+        decisions = cluster(names.BINPACK, gpus("a"), gpus("b"), gpus("c"))
+        hold(decisions, "b", make_pod().gpu_memory(300))
+        hold(decisions, "c", make_pod().gpu_memory(600))
+        assert order(decisions, make_pod().gpu_memory(200)) == ["c", "b", "a"]
+
+    def test_inside_a_node_the_tightest_gpu(self) -> None:
+        decisions = cluster(names.BINPACK, gpus("a"))
+        hold(decisions, "a", make_pod().gpu_memory(300), "roomy")
+        hold(decisions, "a", make_pod().gpu_memory(500), "tight")
+        assert chosen(decisions, "a", make_pod().gpu_memory(100)) == ["tight"]
+        assert chosen(decisions, "a", make_pod().gpu_memory(100).num_devices(2)) == ["tight", "roomy"]
+
+    def test_whole_gpus_come_from_the_node_with_the_fewest(self) -> None:
+        decisions = cluster(names.BINPACK, gpus("a"), gpus("b", 2))
+        assert order(decisions, make_pod().gpus(1)) == ["b", "a"]
+
+
+class TestSpread:
+    def test_the_least_used_node_and_its_emptiest_gpu(self) -> None:
+        decisions = cluster(names.SPREAD, gpus("a"), gpus("b"))
+        hold(decisions, "a", make_pod().gpu_memory(300), "roomy")
+        hold(decisions, "a", make_pod().gpu_memory(500), "tight")
+        assert order(decisions, make_pod().gpu_memory(100)) == ["b", "a"]
+        assert chosen(decisions, "a", make_pod().gpu_memory(100)) == ["roomy"]
+
+    def test_opens_no_gpu_where_a_shared_one_has_room(self) -> None:
+        decisions = cluster(names.SPREAD, gpus("a"))
+        hold(decisions, "a", make_pod().gpu_memory(900))
+        assert "new" not in chosen(decisions, "a", make_pod().gpu_memory(100))
+
+
+class TestFgd:
+    def test_the_score_is_the_published_one(self) -> None:
+        decisions = cluster(names.FGD, gpus("a", 1))
+        for index in range(8):
+            decisions.saw(make_pod().uid(f"s{index}").gpu_memory(600).build())
+        state = decisions.ledger.state("a")
+        assert state is not None
+        _, terms = decisions.place(state, request_of(make_pod().gpu_memory(600)))
+        # Empty: all of it is usable, F = 0. After: 0.4 of a GPU that no 600 fits. int(100 · sigmoid(-0.4)) = 40.
+        assert sum(terms.values()) == -40
+
+    def test_takes_the_place_where_nothing_is_broken(self) -> None:
+        decisions = cluster(names.FGD, gpus("a"), gpus("b"))
+        hold(decisions, "b", make_pod().gpu_memory(400))
+        for index in range(8):
+            decisions.saw(make_pod().uid(f"s{index}").gpu_memory(600).build())
+        assert order(decisions, make_pod().gpu_memory(600)) == ["b", "a"]
+
+
+class TestAdaptive:
+    def test_terms_add_up_to_the_cost_and_have_names(self) -> None:
+        decisions = cluster(names.ADAPTIVE, gpus("a"))
+        state = decisions.ledger.state("a")
+        assert state is not None
+        _, terms = decisions.place(state, request_of(make_pod().gpu_memory(600)))
+        assert set(terms) == {"fragmentation", "value of its hole", "GPUs without CPU"}
+
+    def test_before_anything_is_learned_it_fills_the_fullest_gpu(self) -> None:
+        decisions = cluster(names.ADAPTIVE, gpus("a"), gpus("b"), gpus("c"))
+        hold(decisions, "b", make_pod().gpu_memory(300))
+        hold(decisions, "c", make_pod().gpu_memory(600))
+        assert order(decisions, make_pod().gpu_memory(200)) == ["c", "b", "a"]
+
+    def test_keeps_a_hole_for_what_fits_it_exactly(self) -> None:
+        # 700 and 300 are asked for: the 200 leaves the hole of 300 alone and takes the one that is useless anyway.
+        decisions = cluster(names.ADAPTIVE, gpus("a"), gpus("b"))
+        hold(decisions, "a", make_pod().gpu_memory(700))
+        hold(decisions, "b", make_pod().gpu_memory(750))
+        for index in range(40):
+            decisions.saw(make_pod().uid(f"s{index}").gpu_memory(300 if index % 2 else 700).build())
+        assert order(decisions, make_pod().gpu_memory(200))[0] == "b"
+
+    def test_keeps_the_model_that_others_name(self) -> None:
+        decisions = cluster(names.ADAPTIVE, gpus("a", product="A"), gpus("b", product="B"))
+        named = make_pod().gpus(1).spec(nodeSelector={"nvidia.com/gpu.product": "A"})
+        for index in range(16):
+            decisions.saw(named.uid(f"n{index}").build())
+            decisions.saw(make_pod().uid(f"s{index}").gpus(1).build())
+        assert order(decisions, make_pod().gpus(1)) == ["b", "a"]
+
+    def test_leaves_gpus_where_cpu_can_feed_them(self) -> None:
+        decisions = cluster(names.ADAPTIVE, gpus("a").cpu(8), gpus("b").cpu(64))
+        for index in range(16):
+            decisions.saw(make_pod().uid(f"s{index}").container("m", requests={"cpu": "2"},
+                                                                limits={"nvidia.com/gpu": "1"}).build())  # fmt: skip
+        asked = make_pod().container("m", requests={"cpu": "8"}, limits={"nvidia.com/gpu": "1"})
+        assert order(decisions, asked)[0] == "b"
+
+
+@pytest.mark.parametrize("strategy", names.STRATEGIES)
+def test_nodes_that_are_equal_go_by_the_order_of_the_ledger(strategy: str) -> None:
+    decisions = cluster(strategy, *(gpus(f"n{i}") for i in range(5)))
+    assert order(decisions, make_pod().gpu_memory(500)) == [f"n{i}" for i in range(5)]
+
+
+@pytest.mark.parametrize("strategy", names.STRATEGIES)
+def test_a_pod_without_gpus_goes_where_there_are_none(strategy: str) -> None:
+    decisions = cluster(strategy, gpus("a"), make_node("b"), make_node("c"))
+    scores = decisions.prioritize(make_pod().container("m", requests={"cpu": "1"}).build(), ["a", "b", "c"])
+    assert scores == {"a": 9, "b": 10, "c": 10}
+
+
+def test_a_pod_may_wish_another_strategy() -> None:
+    decisions = cluster(names.BINPACK, gpus("a"), gpus("b"))
+    hold(decisions, "b", make_pod().gpu_memory(300))
+    assert order(decisions, make_pod().gpu_memory(200).strategy("spread")) == ["a", "b"]
+    assert order(decisions, make_pod().gpu_memory(200)) == ["b", "a"]

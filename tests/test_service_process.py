@@ -1,0 +1,128 @@
+"""The service as a process: start, stop, sockets, keep-alive."""
+
+import http.client
+import json
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import httpx
+import pytest
+
+from extender import server
+from tests.builders import make_pod
+from tests.conftest import Serving, Start, clean_environment, serve_command
+
+VERBS = ("filter", "prioritize", "bind", "preempt")
+FILTER = json.dumps({"Pod": make_pod("p").build(), "NodeNames": ["n"]}).encode()
+
+
+def run(*options: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """``serve`` where it should refuse to start."""
+    return subprocess.run(
+        serve_command(*options),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+        env=clean_environment(**environment),
+    )
+
+
+@pytest.fixture(scope="module")
+def served(start_anywhere: Callable[[ExitStack], Start], cluster_file: Path) -> Iterator[Serving]:
+    """A service with both listeners, for tests that leave it as it is."""
+    with ExitStack() as stack:
+        observe = ("--observe-host", "127.0.0.1", "--observe-port", "0")
+        yield start_anywhere(stack)("--snapshot", str(cluster_file), *observe)
+
+
+def test_start_ready_and_stop(start: Start, cluster_file: Path) -> None:
+    served = start("--snapshot", str(cluster_file))
+    ready = served.get("/readyz")
+    assert (ready.status_code, ready.text) == (200, "ok\n")
+    assert served.get("/inspect").json()["totals"]["gpus"] == 2
+    assert served.url.startswith("http://127.0.0.1:"), "nothing but this machine reaches the verbs"
+    served.process.send_signal(signal.SIGINT)
+    assert served.process.wait(20) == 0
+    assert all(json.loads(line)["event"] for line in served.log().splitlines()), "one JSON line per event"
+
+
+def test_a_request_under_way_is_answered(start: Start, cluster_file: Path) -> None:
+    served = start("--snapshot", str(cluster_file), "--observe-host", "127.0.0.1", "--observe-port", "0")
+    head = f"POST /scheduler/filter HTTP/1.1\r\nHost: x\r\nContent-Length: {len(FILTER)}\r\n\r\n".encode()
+    with socket.create_connection(("127.0.0.1", served.port), timeout=20) as connection:
+        connection.sendall(head + FILTER[:10])
+        assert served.get("/healthz").status_code == 200
+        served.process.send_signal(signal.SIGTERM)
+        time.sleep(0.5)
+        assert served.process.poll() is None, "it waits for the request"
+        connection.sendall(FILTER[10:])
+        answer = b"".join(iter(lambda: connection.recv(65536), b""))
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert b'"NodeNames":["n"]' in answer
+    assert served.process.wait(20) == 0
+    assert "Traceback" not in served.log()
+
+
+def test_an_idle_connection_stays(served: Serving) -> None:
+    """kube-scheduler's client keeps connections for 90 s; a server that closes first loses a bind now and then."""
+    assert server.KEEP_ALIVE > 90
+    connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=20)
+    try:
+        connection.request("POST", "/scheduler/filter", FILTER)
+        connection.getresponse().read()
+        first = connection.sock
+        time.sleep(6)
+        connection.request("POST", "/scheduler/filter", FILTER)
+        assert connection.getresponse().status == 200
+        assert connection.sock is first
+    finally:
+        connection.close()
+
+
+def test_the_observe_listener(served: Serving) -> None:
+    assert served.observe_url
+    with httpx.Client(base_url=served.observe_url, trust_env=False) as client:
+        for path in ("/healthz", "/readyz", "/metrics", "/inspect", "/check", "/explain/default/waiting"):
+            assert client.get(path).status_code == 200, path
+        for verb in VERBS:
+            assert client.post(f"/scheduler/{verb}", content=FILTER).status_code in (404, 405)
+        assert client.post("/embedded/pods", content=b"{}").status_code in (404, 405)
+    assert served.get("/inspect").status_code == 200
+
+
+def test_port_in_use(cluster_file: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        ended = run("--snapshot", str(cluster_file), "--port", str(port))
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr == f"gpu-extender: host/port: 127.0.0.1:{port}: Address already in use\n"
+
+
+def test_flag_beats_environment_beats_file(start: Start, cluster_file: Path, tmp_path: Path) -> None:
+    settings = tmp_path / "settings.yaml"
+    settings.write_text(f"snapshot: {cluster_file}\nmax-body-mib: 3\nlog-level: warning\nclaim-ttl: 0\n")
+    environment = {"GPU_EXTENDER_MAX_BODY_MIB": "2", "GPU_EXTENDER_CLAIM_TTL": "2.5"}
+    served = start("--config", str(settings), "--log-level", "info", "--max-body-mib", "1", **environment)
+    answer = httpx.post(f"{served.url}/scheduler/filter", content=b" " * (3 << 19), trust_env=False)
+    assert (answer.status_code, answer.text) == (413, "the body is larger than 1 MiB (max-body-mib)\n")
+
+
+def test_many_connections_at_once(served: Serving) -> None:
+    statuses: list[int] = []
+
+    def ask() -> None:
+        statuses.extend(served.get("/readyz").status_code for _ in range(5))
+
+    threads = [threading.Thread(target=ask) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert statuses == [200] * 40

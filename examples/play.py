@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from extender.snapshot import load_snapshot
 
 from extender.cli.simulate import print_outcomes
 from extender.cli.tables import console
 from extender.core.errors import GpuExtenderError
-from extender.simulator import Cycle, Outcome, pending
+from extender.simulator import Cycle, pending
+from extender.snapshot import load_snapshot
 
 START_SECONDS = 30.0
 STOP_SECONDS = 20.0
@@ -93,11 +93,9 @@ def _wait_until_ready(url: str, service: subprocess.Popen[bytes]) -> bool:
 
 async def _play(url: str, path: Path) -> None:
     snapshot = load_snapshot(path)
-    outcomes: list[Outcome] = []
     async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=30) as client:
         cycle = Cycle(OverHttp(client), snapshot.nodes, snapshot.pods)
-        async for outcome in cycle.place_all(pending(snapshot.pods)):
-            outcomes.append(outcome)
+        outcomes = [outcome async for outcome in cycle.place_all(pending(snapshot.pods))]
         after = (await client.get("/inspect")).json()
     print_outcomes(outcomes, after)
     console().print(

@@ -32,6 +32,7 @@ class EmbeddedCluster:
         self._reflector = Reflector(decisions)
         self._versions = count(1)
         self._pods: dict[tuple[str, str], Pod] = {}
+        self._uids = {uid_of(pod) for pod in snapshot.pods}
         self.nodes: Mapping[str, Mapping[str, Any]] = {n["metadata"]["name"]: n for n in snapshot.nodes}
         for pod in snapshot.pods:
             self._pods[namespaced_name(pod)] = self._versioned(copy.deepcopy(dict(pod)))
@@ -50,6 +51,8 @@ class EmbeddedCluster:
         key = namespaced_name(stored)
         if key in self._pods:
             raise Conflict(f'pods "{key[1]}" already exists in namespace {key[0]}')
+        if uid_of(stored) in self._uids:
+            raise Conflict(f"a pod with UID {uid_of(stored)} already exists")
         metadata = stored.setdefault("metadata", {})
         metadata["namespace"] = key[0]
         metadata["uid"] = metadata.get("uid") or str(uuid.uuid4())
@@ -65,6 +68,7 @@ class EmbeddedCluster:
         if uid and uid_of(pod) != uid:
             raise Conflict(f"pod {namespace}/{name} has UID {uid_of(pod)}, not {uid}")
         del self._pods[namespace, name]
+        self._uids.discard(uid_of(pod))
         self._reflector.pod_gone(pod)
 
     async def bind_pod(self, binding: Mapping[str, Any]) -> None:
@@ -118,6 +122,7 @@ class EmbeddedCluster:
 
     def _store(self, pod: Pod) -> None:
         self._pods[namespaced_name(pod)] = self._versioned(pod)
+        self._uids.add(uid_of(pod))
         self._reflector.pod(pod)
 
     def _versioned(self, pod: Pod) -> Pod:
@@ -150,7 +155,7 @@ def refusal(pod: Mapping[str, Any]) -> str | None:
     request = GpuRequest.from_pod(pod)
     if isinstance(request, InvalidRequest):
         return request.sentence
-    forged = sorted(key for key in annotations_of(pod) if key.startswith(names.PREFIX))
+    forged = sorted(key for key in annotations_of(pod) if _is_ours(key))
     if forged:
         return f"annotation {forged[0]} is written by gpu-extender alone"
     if is_reservation(pod):
@@ -158,6 +163,11 @@ def refusal(pod: Mapping[str, Any]) -> str | None:
     if request.share is not None and node_of(pod) is not None:
         return f"spec.nodeName is {node_of(pod)}: a pod that asks for a share must be placed by gpu-extender"
     return None
+
+
+def _is_ours(annotation: str) -> bool:
+    devices = annotation.startswith(names.CONTAINER_PREFIX) and annotation.endswith(names.DEVICES_SUFFIX)
+    return devices or annotation.startswith(names.PREFIX)
 
 
 def _scheduled(pod: Pod) -> Sequence[Mapping[str, str]]:

@@ -50,7 +50,7 @@ class Service:
 
     def differences(self) -> list[Difference]:
         """What ledger and API disagree on now."""
-        return differences(self.decisions.ledger, self.cluster.nodes.values(), self.cluster.pods())
+        return differences(self.decisions.ledger, self.cluster.pods())
 
 
 def policy_of(settings: Settings) -> Policy:

@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import pytest
 import structlog
+from xdist.scheduler import LoadGroupScheduling
 
 START_SECONDS = 30.0
 
@@ -123,3 +124,15 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
+
+
+class _ControlPlaneApart(LoadGroupScheduling):
+    """Tests that start a control plane run on one worker, one after the other: two at once starve each other."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "controlplane" if nodeid.startswith("tests/controlplane/") else nodeid
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadGroupScheduling:
+    """Needed while pytest and pytest-xdist do not agree on how a group is written."""
+    return _ControlPlaneApart(config, log)

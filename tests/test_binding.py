@@ -205,14 +205,14 @@ async def test_the_claim_ends_with_the_bind(world: World) -> None:
 FAILURES = [Conflict("409"), Refused("422"), Unavailable("no answer"), ApiError("other")]
 
 
-@pytest.mark.parametrize("devices", [1, 2])
 @pytest.mark.parametrize("error", FAILURES, ids=lambda error: type(error).__name__)
-@pytest.mark.parametrize(("method", "which"), [("get_pod", 1), ("create_pod", 1), ("create_pod", 2), ("bind_pod", 1)])
+@pytest.mark.parametrize(
+    ("method", "which", "devices"),
+    [("get_pod", 1, 1), ("create_pod", 1, 1), ("create_pod", 1, 2), ("create_pod", 2, 2), ("bind_pod", 1, 2)],
+)
 async def test_a_failed_call_leaves_nothing_behind(
-    world: World, devices: int, error: Exception, method: str, which: int
+    world: World, error: Exception, method: str, which: int, devices: int
 ) -> None:
-    if which > devices:
-        pytest.skip("there is no such call")
     before = world.seen()
     pod = await world.pod(make_pod("p").gpu_memory(400).num_devices(devices))
     world.api.fail(method, which, error)

@@ -10,8 +10,12 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
+from extender.config import Settings
 from extender.core import names
 from extender.core.errors import Conflict, NotFound, Refused
+from extender.core.inspect import picture
+from extender.service import Service, embedded_service
+from extender.snapshot import Snapshot
 from tests.builders import PodBuilder, make_node, make_pod
 from tests.client import Extender, serve
 
@@ -249,21 +253,24 @@ class EmbeddedMachine(RuleBasedStateMachine):
 
     @rule()
     def restart(self) -> None:
-        self.extender = self.rebuilt()
+        self.extender = serve(*nodes(), pods=self.held())
 
-    def rebuilt(self) -> Extender:
-        held = copy.deepcopy(list(self.extender.service.cluster.pods()))
-        return serve(*nodes(), pods=reversed(held))
+    def held(self) -> list[Any]:
+        """The pods as a list would show them, in another order than they came."""
+        return copy.deepcopy(list(self.extender.service.cluster.pods()))[::-1]
 
     @invariant()
     def the_pods_give_the_same_account(self) -> None:
-        seen = self.run(self.extender.get("/inspect"))
-        assert self.run(self.rebuilt().get("/inspect")) == seen
+        rebuilt = embedded_service(Settings(), Snapshot(nodes=tuple(nodes()), pods=tuple(self.held())))
+        assert self.picture(rebuilt) == self.picture(self.extender.service)
         self.extender.service.decisions.ledger.check()
+
+    def picture(self, service: Service) -> Any:
+        return picture(list(service.decisions.ledger.snapshot()))
 
     @invariant()
     def devices_are_distinct_and_none_is_idle(self) -> None:
-        gpus = [gpu for node in self.run(self.extender.get("/inspect"))["nodes"] for gpu in node["sharedGpus"]]
+        gpus = [gpu for node in self.picture(self.extender.service)["nodes"] for gpu in node["sharedGpus"]]
         devices = [gpu["uuid"] for gpu in gpus]
         assert None not in devices
         assert len(set(devices)) == len(devices)
@@ -272,7 +279,7 @@ class EmbeddedMachine(RuleBasedStateMachine):
 
     @invariant()
     def nothing_contradicts_itself(self) -> None:
-        kinds = {entry["kind"] for entry in self.run(self.extender.get("/check"))["differences"]}
+        kinds = {difference.kind for difference in self.extender.service.differences()}
         # A pod that was bound past us may hold more than there is.
         assert kinds <= {"overcommitted"}
 

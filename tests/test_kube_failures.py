@@ -46,6 +46,13 @@ CALLS: dict[str, Call] = {
 }
 # What these calls want to know is in the status line.
 NO_CONTENT = {"delete_pod", "bind_pod", "create_event"}
+KINDS: dict[int, type[ApiError]] = {
+    **dict.fromkeys((400, 401, 403, 422, 429), Refused),
+    **dict.fromkeys((408, 500, 502, 503, 504), Unavailable),
+    404: NotFound,
+    409: Conflict,
+    410: Gone,
+}
 every_call = pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 
 
@@ -136,46 +143,28 @@ async def test_no_answer_in_time(call: Call, server: Server, cluster: KubeCluste
 
 
 @every_call
-@pytest.mark.parametrize(
-    ("status", "kind"),
-    [
-        (400, Refused),
-        (401, Refused),
-        (403, Refused),
-        (404, NotFound),
-        (408, Unavailable),
-        (409, Conflict),
-        (410, Gone),
-        (422, Refused),
-        (429, Refused),
-        (500, Unavailable),
-        (503, Unavailable),
-        (504, Unavailable),
-    ],
-)
-async def test_each_status_is_one_of_our_errors(
-    call: Call, server: Server, cluster: KubeCluster, status: int, kind: type[ApiError]
-) -> None:
-    server.answer = http(f"{status} Reason", json.dumps({"kind": "Status", "message": "because"}).encode())
-    with pytest.raises(ApiError, match=f"{status}: because") as raised:
-        await call(cluster)
-    assert raised.type is kind
+async def test_each_status_is_one_of_our_errors(call: Call, server: Server, cluster: KubeCluster) -> None:
+    for status, kind in KINDS.items():
+        server.answer = http(f"{status} Reason", json.dumps({"kind": "Status", "message": "because"}).encode())
+        with pytest.raises(ApiError, match=f"{status}: because") as raised:
+            await call(cluster)
+        assert raised.type is kind, status
 
 
 @every_call
-@pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b"\xff", b'{"message": 5}', b'"text"'])
-async def test_an_error_needs_no_readable_body(call: Call, server: Server, cluster: KubeCluster, body: bytes) -> None:
-    server.answer = http("404 Not Found", body)
-    with pytest.raises(NotFound):
-        await call(cluster)
+async def test_an_error_needs_no_readable_body(call: Call, server: Server, cluster: KubeCluster) -> None:
+    for body in (b"", b"<html>", b"[]", b"\xff", b'{"message": 5}', b'"text"'):
+        server.answer = http("404 Not Found", body)
+        with pytest.raises(NotFound):
+            await call(cluster)
 
 
 @pytest.mark.parametrize("name", [name for name in CALLS if name not in NO_CONTENT])
-@pytest.mark.parametrize("body", [b"<html>", b"[]", b"\xff", b"null", b"{}", b'{"metadata": 5}', b'{"items": 5}'])
-async def test_success_with_junk_is_no_success(name: str, server: Server, cluster: KubeCluster, body: bytes) -> None:
-    server.answer = http("200 OK", body)
-    with pytest.raises(Unavailable):
-        await CALLS[name](cluster)
+async def test_success_with_junk_is_no_success(name: str, server: Server, cluster: KubeCluster) -> None:
+    for body in (b"<html>", b"[]", b"\xff", b"null", b"{}", b'{"metadata": 5}', b'{"items": 5}'):
+        server.answer = http("200 OK", body)
+        with pytest.raises(Unavailable):
+            await CALLS[name](cluster)
 
 
 @pytest.mark.parametrize("name", sorted(NO_CONTENT))
@@ -232,7 +221,7 @@ async def test_a_list_never_reads_from_the_cache_and_goes_on_from_its_cursor(
     first, second = (request.split(b"\r\n")[0] for request in server.requests)
     assert first == b"GET /api/v1/pods?limit=500 HTTP/1.1"
     assert second == b"GET /api/v1/pods?limit=500&continue=a/b%3D%26c HTTP/1.1"
-    assert b"Authorization: Bearer secret" in server.requests[0]
+    assert b"authorization: bearer secret" in server.requests[0].lower()
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from bench.packing.openb import GPU_MIB, Trace
 from bench.packing.replay import Cluster
 
-WARM_UP = 2.0
-MEASURED = 2.0
+WARM_UP = 1.5
+MEASURED = 1.5
 LARGE = 4 * GPU_MIB
 
 

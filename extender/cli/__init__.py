@@ -2,7 +2,7 @@
 
 import sys
 from importlib import import_module
-from typing import Final
+from typing import Final, NoReturn
 
 import click
 
@@ -40,9 +40,21 @@ def cli() -> None:
 
 
 def main() -> None:
-    """Run the command line; an error of ours is one line on stderr and exit status 2."""
+    """Run the command line; an error is one line on stderr and exit status 2."""
     try:
-        cli(standalone_mode=True)
+        sys.exit(cli(standalone_mode=False))
     except GpuExtenderError as error:
-        click.echo(f"gpu-extender: {error}", err=True)
+        _fail(str(error))
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
         sys.exit(2)
+    except click.ClickException as error:
+        where = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "gpu-extender"
+        _fail(f"{error.format_message()} See: {where} --help")
+    except click.Abort:
+        sys.exit(130)
+
+
+def _fail(sentence: str) -> NoReturn:
+    click.echo(f"gpu-extender: {' '.join(sentence.split())}", err=True)
+    sys.exit(2)

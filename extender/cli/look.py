@@ -151,7 +151,7 @@ def _request(request: Json) -> str:
     if "devices" not in request:
         gpus = ", ".join(f"{count} {resource}" for resource, count in request["gpus"].items())
         return gpus or "no GPU"
-    size = f"{request['fraction']:g} of a GPU" if "fraction" in request else f"{request['memoryMiB']} MiB"
+    size = f"{request['fraction']} of a GPU" if "fraction" in request else f"{request['memoryMiB']} MiB"
     return size if request["devices"] == 1 else f"{size} on each of {request['devices']} GPUs"
 
 

@@ -147,7 +147,7 @@ def derive(node: Node, pods: Iterable[PodOnNode], reservations: Iterable[Reserva
         node=node,
         gpus=shared,
         whole_held=whole_held,
-        whole_pods=len(whole),
+        whole_pods=len(whole) + node.claiming_pods,
         whole_free=max(0, node.inventory.whole_gpus - whole_held - len(shared) - strays),
         free=_free(node, pods, reservations),
         closed=_closed(shared, pods),

@@ -37,10 +37,10 @@ class Difference:
         return {"kind": self.kind, "object": self.object, "text": self.text}
 
 
-def differences(ledger: Ledger, nodes: Iterable[Object], pods: Iterable[Object]) -> list[Difference]:
+def differences(ledger: Ledger, pods: Iterable[Object]) -> list[Difference]:
     """All of them, in the order pods, then nodes."""
     pods = list(pods)
-    known = {str(node["metadata"]["name"]) for node in nodes}
+    known = {state.name for state in ledger.snapshot()}
     found: list[Difference] = []
     for pod in pods:
         if not is_reservation(pod):

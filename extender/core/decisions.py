@@ -88,6 +88,7 @@ class Decisions:
         self._fleet = Fleet()
         #: Positions whose rows in the fleet are out of date.
         self._changed: set[int] = set()
+        self._written = 0
         self._learned = refresh(self._seen(), STRATEGIES)
         self._used = {policy.strategy}
         self.ledger = Ledger(touched=self._touch)
@@ -209,9 +210,15 @@ class Decisions:
         self.workload.count(uid, Shape.of(request, products))
 
     def _products(self) -> frozenset[Product]:
+        """The GPU models there are."""
+        # Only for nodes that are new: a restart brings many pods, and each changes a node.
+        if len(self._board) > self._written:
+            self._write_rows()
         return frozenset(kind.product for kind in self._fleet.kinds if kind.card > 1)
 
     def _products_by_names(self, request: GpuRequest, positions: NDArray[np.int64], verdicts: Verdicts) -> Products:
+        if len(positions) >= len(self._board):
+            return None
         facts = self._fleet.rows(len(self._board)).facts
         named = np.zeros(len(self._board) + 1, bool)
         named[positions] = True
@@ -249,8 +256,12 @@ class Decisions:
 
     def _write_rows(self) -> None:
         for position in self._changed:
-            self._fleet.put(position, self._with_claims(self._board.name(position), ""))
+            state = self._with_claims(self._board.name(position), "")
+            self._fleet.put(position, state)
+            if state is None:
+                self._board.release(position)
         self._changed.clear()
+        self._written = len(self._board)
 
     def _judged(self, request: GpuRequest, uid: str, nodes: Sequence[str]) -> tuple[NDArray[np.int64], Verdicts]:
         """Positions of the nodes, and verdicts in which the pod's own claim does not count."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 from extender.core.decisions import Decisions, score_of
@@ -65,6 +66,12 @@ def explain(decisions: Decisions, evidence: Evidence, find_node: FindNode) -> Js
     }
 
 
+def decimal_text(fraction: Fraction) -> str:
+    """A fraction below 1 as it may be written, exactly: it has at most 18 digits."""
+    digits = f"{fraction.numerator * 10**18 // fraction.denominator:018d}"
+    return "0." + (digits.rstrip("0") or "0")
+
+
 def describe(request: GpuRequest) -> Json:
     """What is asked for, in API names; a fraction's MiB are known only on a node."""
     share = request.share
@@ -76,7 +83,7 @@ def describe(request: GpuRequest) -> Json:
         "computeMode": share.compute_mode,
     }
     if share.fraction is not None:
-        described["fraction"] = float(share.fraction)
+        described["fraction"] = decimal_text(share.fraction)
     return described
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from extender.core import names
 from extender.core.errors import InputError
 from extender.core.fields import child, text
-from extender.core.inventory import dra_held, group_slices, read_node
+from extender.core.inventory import dra_held, dra_holders, group_slices, read_node
 from extender.core.quantity import parse_quantity
 from extender.core.values import Node
 
@@ -19,25 +19,28 @@ _MILLI = 1000
 def read_nodes(nodes: Sequence[Object], slices: Sequence[Object] = (), claims: Sequence[Object] = ()) -> Iterator[Node]:
     """Every node, those that only a ResourceSlice names included; in the order given."""
     by_node = group_slices(slices)
-    held = dra_held(claims, by_node)
+    claimed = {name: (gpus, 0) for name, gpus in dra_held(claims, by_node).items()}
+    for name, pods in dra_holders(claims, by_node).items():
+        claimed[name] = (claimed[name][0], pods)
     seen: set[str] = set()
     for node in nodes:
         name = text(child(node, "metadata"), "name") or ""
         seen.add(name)
-        yield _node(name, node, by_node.get(name, ()), held.get(name, 0))
+        yield _node(name, node, by_node.get(name, ()), *claimed.get(name, (0, 0)))
     for name in by_node:
         if name not in seen:
-            yield _node(name, {}, by_node[name], held.get(name, 0))
+            yield _node(name, {}, by_node[name], *claimed.get(name, (0, 0)))
 
 
-def _node(name: str, node: Object, slices: Sequence[Object], held: int) -> Node:
+def _node(name: str, node: Object, slices: Sequence[Object], claimed_gpus: int, claiming_pods: int) -> Node:
     return Node(
         name=name,
         uid=text(child(node, "metadata"), "uid") or name,
         inventory=read_node(node, slices),
         allocatable=allocatable(node),
         boot_id=text(child(node, "status", "nodeInfo"), "bootID"),
-        claimed_gpus=held,
+        claimed_gpus=claimed_gpus,
+        claiming_pods=claiming_pods,
     )
 
 

@@ -39,6 +39,8 @@ class Scoreboard:
         self._unknown = unknown_code
         self._position: dict[str, int] = {}
         self._names: list[str] = []
+        #: Positions of nodes that are gone.
+        self._vacant: list[int] = []
         #: Positions in the order in which they changed; the first one is number ``_dropped``.
         self._journal: list[int] = []
         self._dropped = 0
@@ -52,8 +54,7 @@ class Scoreboard:
         """That node changed: whatever was judged of it is void. Returns its position."""
         position = self._position.get(name)
         if position is None:
-            position = self._position[name] = len(self._names)
-            self._names.append(name)
+            position = self._position[name] = self._place_of(name)
         self._journal.append(position)
         if len(self._journal) > 2 * self._longest:
             del self._journal[: self._longest]
@@ -63,6 +64,19 @@ class Scoreboard:
     def name(self, position: int) -> str:
         """The node at that position."""
         return self._names[position]
+
+    def release(self, position: int) -> None:
+        """That node is gone; another may have its place, or memory would grow with every node that ever was."""
+        if self._position.pop(self._names[position], None) is not None:
+            self._vacant.append(position)
+
+    def _place_of(self, name: str) -> int:
+        if not self._vacant:
+            self._names.append(name)
+            return len(self._names) - 1
+        position = self._vacant.pop()
+        self._names[position] = name
+        return position
 
     def forget_verdicts(self) -> None:
         """What nodes are worth has changed as a whole."""

@@ -126,6 +126,8 @@ class Node:
     boot_id: str | None = None
     #: Whole GPUs that DRA claims hold.
     claimed_gpus: int = 0
+    #: The pods that these claims are for.
+    claiming_pods: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +138,7 @@ class NodeState:
     gpus: tuple[SharedGpu, ...]
     #: GPUs of whole-GPU pods, foreign ones too; never reservations, replicas or slices.
     whole_held: int
-    #: How many pods hold them, where the device plugin gives them out.
+    #: How many pods hold them.
     whole_pods: int
     #: Whole GPUs that neither a whole-GPU pod nor a reservation holds; never negative.
     whole_free: int

@@ -12,6 +12,7 @@ from tests.controlplane.cluster import ControlPlane
 _PLANES: Final = pytest.StashKey[list[ControlPlane]]()
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist looks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Two control planes at once are more than a small machine has memory and cores for."""
     for item in items:

@@ -37,7 +37,7 @@ def found(pods: list[Any], *, ledger_sees: list[Any] | None = None, gpus: int = 
     reflector.nodes(read_nodes(nodes))
     reflector.pods(pods if ledger_sees is None else ledger_sees)
     told: dict[str, list[str]] = {}
-    for difference in differences(decisions.ledger, nodes, pods):
+    for difference in differences(decisions.ledger, pods):
         assert difference.as_json() == {
             "kind": difference.kind,
             "object": difference.object,

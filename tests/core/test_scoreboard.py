@@ -1,11 +1,16 @@
 """Only what changed is judged again, and the best are found in order."""
 
+from dataclasses import replace
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from extender.core.decisions import Decisions, Policy
+from extender.core.nodereader import read_nodes
 from extender.core.scoreboard import UNKNOWN, Positions, Scoreboard, best
+from tests.builders import make_node, make_pod
 
 NO_NODE = 9
 
@@ -99,3 +104,15 @@ def test_best_is_a_stable_sort_cut_off(values: list[float], data: st.DataObject,
     found = best(np.array(values), np.array(asked, np.int64), count).tolist()
     order = sorted((values[i], i) for i in set(asked) if values[i] != np.inf)
     assert found == [i for _, i in order][: count or None]
+
+
+def test_the_place_of_a_node_that_is_gone_is_taken_by_the_next() -> None:
+    decisions = Decisions(Policy(), claim_ttl=1, timer=lambda: 0.0)
+    (template,) = read_nodes([make_node("template").gpus(2, mib=1000).build()])
+    pod = make_pod().gpu_memory(100).build()
+    for index in range(50):
+        decisions.ledger.put_node(replace(template, name=f"n{index}"))
+        assert decisions.filter(pod, [f"n{index}", f"n{index - 1}"]).nodes == [f"n{index}"]
+        decisions.ledger.drop_node(f"n{index}")
+        assert decisions.filter(pod, [f"n{index}"]).unresolvable
+    assert len(decisions._board) <= 2

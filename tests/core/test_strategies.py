@@ -93,6 +93,7 @@ class TestFgd:
         decisions = cluster(names.FGD, gpus("a", 1))
         for index in range(8):
             decisions.saw(make_pod().uid(f"s{index}").gpu_memory(600).build())
+        decisions.catch_up()
         state = decisions.ledger.state("a")
         assert state is not None
         _, terms = decisions.place(state, request_of(make_pod().gpu_memory(600)))

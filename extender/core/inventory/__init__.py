@@ -4,9 +4,9 @@
 profiles, devices for virtual machines, DRA slices, and the node's own state.
 """
 
-from extender.core.inventory.dra import dra_held, group_slices
+from extender.core.inventory.dra import dra_held, dra_holders, group_slices
 from extender.core.inventory.node_gpus import Inventory, Slice
 from extender.core.inventory.read import read_node
 from extender.core.inventory.refusals import REASON_TEXT
 
-__all__ = ["REASON_TEXT", "Inventory", "Slice", "dra_held", "group_slices", "read_node"]
+__all__ = ["REASON_TEXT", "Inventory", "Slice", "dra_held", "dra_holders", "group_slices", "read_node"]

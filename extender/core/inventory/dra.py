@@ -43,14 +43,25 @@ def dra_held(claims: Iterable[Json], slices: Mapping[str, Sequence[Json]]) -> di
     slices, administrative access (it holds nothing), and devices of pools that are incomplete.
     """
     allocated = {device for claim in claims for device in _allocated(claim)}
-    held: dict[str, int] = {}
-    for node, own in slices.items():
-        devices = current_devices(own) or ()
-        # A device may be listed in one pool only once; two claims on it are still one GPU.
-        whole = {(device.pool, device.name) for device in devices if device.is_whole_gpu}
-        if whole & allocated:
-            held[node] = len(whole & allocated)
-    return held
+    # A device may be listed in one pool only once; two claims on it are still one GPU.
+    held = {node: len(_whole(own) & allocated) for node, own in slices.items()}
+    return {node: count for node, count in held.items() if count}
+
+
+def dra_holders(claims: Iterable[Json], slices: Mapping[str, Sequence[Json]]) -> dict[str, int]:
+    """Node name → pods that use the whole GPUs that ``dra_held`` counts; nodes with none are left out."""
+    holders: dict[str, set[str]] = {node: set() for node in slices}
+    for claim in claims:
+        allocated = set(_allocated(claim))
+        for node, own in slices.items():
+            if _whole(own) & allocated:
+                users = children(child(claim, "status"), "reservedFor")
+                holders[node] |= {uid for user in users if (uid := text(user, "uid")) is not None}
+    return {node: len(uids) for node, uids in holders.items() if uids}
+
+
+def _whole(slices: Sequence[Json]) -> set[tuple[str, str]]:
+    return {(device.pool, device.name) for device in current_devices(slices) or () if device.is_whole_gpu}
 
 
 def _allocated(claim: Json) -> list[tuple[str, str]]:

@@ -5,6 +5,7 @@ and feature-discovery labels. Nothing is derived from a product's name, and no i
 read is unknown, and what is unknown takes no shares.
 """
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
@@ -88,15 +89,18 @@ def _has_hardware(labels: Mapping[str, str]) -> bool:
 
 
 def _memory(inventory: Inventory, labels: Mapping[str, str]) -> int | None:
-    """The administrator's word goes before the labels; where it cannot be read, nobody's counts."""
+    """What the administrator says where the labels do not; of two numbers the smaller, for a typo must not give out
+    memory that a card has not; where his cannot be read, nobody's counts."""
     if inventory.physical_gpus == 0:
         return None
     stated = labels.get(GPU_MEMORY_MIB_LABEL)
-    return inventory.memory_mib if stated is None else number(stated) or None
+    if stated is None:
+        return inventory.memory_mib
+    return min(number(stated) or 0, inventory.memory_mib or sys.maxsize) or None
 
 
 def _without_healthy(inventory: Inventory, resources: GpuResources) -> str | None:
-    if inventory.mode.split("+")[0] in _NOT_BY_PLUGIN or not resources.plugin:
+    if inventory.mode.split("+")[0] in _NOT_BY_PLUGIN or inventory.physical_gpus == 0:
         return None
     healthy = any(count.allocatable for count in resources.plugin.values())
     return None if healthy else NO_HEALTHY_GPU

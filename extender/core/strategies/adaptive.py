@@ -50,8 +50,9 @@ class Adaptive:
 
     w_k = p'_k · min(20, R / U_k): p' is the shape's frequency times max(1, GPUs)^0.25, summing to 1; R is what is free
     in the cluster, U_k what of it k can use. V: see ``holes``; L is what is free on the GPU, m what is taken. d is the
-    CPU that the workload asks for per GPU; G what the pod takes, in GPUs. scarcity(j) = min(20, S_j / f_j): S_j sums,
-    over the shapes restricted to models among which j is, share of demand / share of capacity; f_j is the free part.
+    CPU that all pods together ask for per GPU; G what the pod takes, in GPUs. scarcity(j) = min(20, S_j / f_j): S_j
+    sums, over the shapes restricted to models among which j is, share of demand / share of capacity; f_j is the free
+    part of j.
     """
 
     name = names.ADAPTIVE
@@ -126,7 +127,8 @@ def _demand(seen: Seen, card: int) -> dict[int, float]:
 
 def _cpu_per_gpu(seen: Seen, gpus: Floats) -> float:
     asked = float((seen.counts * gpus).sum())
-    per_gpu = float((seen.counts * seen.table.cpu * (gpus > 0)).sum()) / asked if asked else 0.0
+    # Pods without GPUs count too: it is beside all of them that CPU must last for the GPUs.
+    per_gpu = float((seen.counts * seen.table.cpu).sum()) / asked if asked else 0.0
     return per_gpu or np.inf
 
 

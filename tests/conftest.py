@@ -126,7 +126,7 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-class _ControlPlaneApart(LoadGroupScheduling):
+class _ControlPlaneApart(LoadGroupScheduling):  # type: ignore[misc]
     """Tests that start a control plane run on one worker, one after the other: two at once starve each other."""
 
     def _split_scope(self, nodeid: str) -> str:

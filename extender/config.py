@@ -10,14 +10,24 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from extender.core import names
 from extender.core.errors import InputError
 
 ENVIRONMENT_PREFIX = "GPU_EXTENDER_"
 
-Port = Annotated[int, Field(ge=0, le=65535)]
+
+def _no_switch(value: object) -> object:
+    """YAML's ``true`` is 1 to Python, and nobody means that."""
+    if isinstance(value, bool):
+        raise ValueError("must be a number")  # noqa: TRY004 - the kind that pydantic reports
+    return value
+
+
+Int = Annotated[int, BeforeValidator(_no_switch)]
+Seconds = Annotated[float, BeforeValidator(_no_switch)]
+Port = Annotated[Int, Field(ge=0, le=65535)]
 
 
 def _kebab(name: str) -> str:
@@ -35,11 +45,11 @@ class Settings(BaseModel):
     port: Port = Field(8888, description="port of the scheduler verbs; 0 takes any free one")
     observe_host: str | None = Field(None, description="address of a second listener with the GET paths only")
     observe_port: Port | None = Field(None, description="port of that second listener")
-    shortlist: int = Field(16, ge=0, description="how many nodes filter returns; 0 = all that fit")
+    shortlist: Int = Field(16, ge=0, description="how many nodes filter returns; 0 = all that fit")
     strategy: Literal["binpack", "spread", "fgd", "adaptive"] = Field(names.BINPACK, description="how pods are placed")
-    claim_ttl: float = Field(5.0, gt=0, description="seconds a claim lasts without a bind")
-    bind_timeout: float = Field(8.0, gt=0, description="seconds a bind may take; below kube-scheduler's httpTimeout")
-    max_body_mib: int = Field(64, ge=1, description="MiB of a request body; above it 413")
+    claim_ttl: Seconds = Field(5.0, gt=0, description="seconds a claim lasts without a bind")
+    bind_timeout: Seconds = Field(8.0, gt=0, description="seconds a bind may take; below kube-scheduler's httpTimeout")
+    max_body_mib: Int = Field(64, ge=1, description="MiB of a request body; above it 413")
     preemption: bool = Field(False, description="let kube-scheduler (1.38 and later) try preemption")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level that is logged")
 
@@ -86,4 +96,5 @@ def _sentence(error: ValidationError, source: Mapping[str, str]) -> str:
     name = str(first["loc"][0]) if first["loc"] else "settings"
     if first["type"] == "extra_forbidden":
         return f"{source.get(name, 'settings')}: unknown setting {name}"
-    return f"{source.get(name, 'settings')}: {name} is {str(first['input'])!r}: {first['msg'].lower()}"
+    rule = first["msg"].lower().removeprefix("value error, ")
+    return f"{source.get(name, 'settings')}: {name} is {str(first['input'])!r}: {rule}"

@@ -50,6 +50,21 @@ class Outcome:
     #: Rules of the pod that were not applied.
     not_applied: tuple[str, ...] = ()
 
+    def as_json(self) -> Json:
+        """In the names of ``/inspect`` and ``/explain``; ``memoryMiB`` is the share on each device."""
+        sizes = [int(mib) for mib in _list(self.memory_mib)]
+        return {
+            "namespace": self.namespace,
+            "pod": self.name,
+            "uid": self.uid,
+            "node": self.node,
+            "sharedGpus": list(self.shared_gpus),
+            "visibleDevices": list(self.devices),
+            "memoryMiB": (sizes[0] if len(sizes) == 1 else sizes) if sizes else None,
+            "reasons": dict(self.reasons),
+            "notApplied": list(self.not_applied),
+        }
+
 
 class Account:
     """What kube-scheduler's own filters count: every resource but GPU memory."""

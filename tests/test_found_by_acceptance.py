@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
+from extender.cli.serve import listener
 from extender.config import Settings
 from extender.service import embedded_service
 from extender.snapshot import Snapshot
@@ -101,3 +102,11 @@ async def test_an_administrators_typo_gives_out_no_memory_that_is_not_there(stat
     node = make_node("n").gpus(1, mib=8192).label("gpu-extender.io/gpu-memory-mib", stated).build()
     async with serve(node) as extender:
         assert (await extender.inspect("n"))["memoryMiB"] == counts
+
+
+def test_answers_do_not_wait_for_acknowledgements() -> None:
+    """Every request took 44 ms: connections of the listener had no TCP_NODELAY."""
+    with listener("host/port", "127.0.0.1", 0) as listening, socket.create_connection(listening.getsockname()):
+        accepted, _ = listening.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)

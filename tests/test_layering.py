@@ -13,6 +13,8 @@ BROKEN = {
     "Imports point downwards only": ("core/claims.py", "import extender.service"),
     "The core is pure": ("core/claims.py", "import random"),
     "Only extender.kube knows the Kubernetes client": ("binding/bind.py", "import kubernetes"),
+    "Only extender.agent.nvml knows NVIDIA's library": ("binding/bind.py", "import pynvml"),
+    "The agent is small": ("agent/report.py", "import fastapi"),
 }
 
 

@@ -1,18 +1,19 @@
 """Pods that come and go: Poisson arrivals drawn from the trace, exponential lifetimes, a given offered load.
 
 Time is in mean lifetimes. Offered load 1.0 means that the pods that would run if none were rejected ask for as many
-GPUs as there are. The cluster starts empty; the first lifetimes are not measured.
+GPUs as there are. The cluster starts with as many pods as would run then; half a lifetime is not measured.
 """
 
 import heapq
 import random
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from bench.packing.openb import GPU_MIB, Trace
+from bench.packing.openb import GPU_MIB, Trace, TracePod
 from bench.packing.replay import Cluster
 
-WARM_UP = 1.5
-MEASURED = 1.5
+WARM_UP = 0.5
+MEASURED = 1.0
 LARGE = 4 * GPU_MIB
 
 
@@ -53,36 +54,64 @@ class Outcome:
             self.large_rejected += not placed
 
 
+class _Flow:
+    """The pods that run, and when each leaves."""
+
+    def __init__(self, trace: Trace, strategy: str, load: float, seed: int) -> None:
+        self._cluster = Cluster(trace, strategy)
+        self._draw = random.Random(f"{seed}/{load}")
+        self._pods = list(trace.pods.values())
+        #: Arrivals per lifetime.
+        self.rate = load * trace.capacity / (sum(pod.milli for pod in self._pods) / len(self._pods))
+        self._number = 0
+        #: (when, uid, pod, node)
+        self._running: list[tuple[float, str, TracePod, str]] = []
+        #: Thousandths of a GPU that are allocated.
+        self.held = 0
+
+    def arrive(self, now: float) -> tuple[TracePod, bool]:
+        """The next pod, and whether it was placed."""
+        pod = self._draw.choice(self._pods)
+        ends = now + self._draw.expovariate(1.0)
+        uid = f"{self._number}-{pod.name}"
+        self._number += 1
+        node = self._cluster.place(uid, pod)
+        if node is not None:
+            heapq.heappush(self._running, (ends, uid, pod, node))
+            self.held += pod.milli
+        return pod, node is not None
+
+    def pause(self) -> float:
+        """Until the next arrival."""
+        return self._draw.expovariate(self.rate)
+
+    def departures(self, until: float) -> Iterator[float]:
+        """When each pod leaves that does so before; what is held still counts it."""
+        while self._running and self._running[0][0] <= until:
+            ends, uid, pod, node = heapq.heappop(self._running)
+            yield ends
+            self._cluster.leave(uid, pod, node)
+            self.held -= pod.milli
+
+
 def run(trace: Trace, strategy: str, load: float, seed: int) -> Outcome:
     """The same pods, times and lifetimes for every strategy."""
-    cluster = Cluster(trace, strategy)
-    draw = random.Random(f"{seed}/{load}")
-    pods = list(trace.pods.values())
-    rate = load * trace.capacity / (sum(pod.milli for pod in pods) / len(pods))
+    flow = _Flow(trace, strategy, load, seed)
     outcome = Outcome(trace.capacity)
-    #: (when, number, pod, node) of those that run
-    running: list[tuple[float, int, int, str]] = []
-    now, number, held = draw.expovariate(rate), 0, 0
+    # Lifetimes have no memory: so many pods at once are as good as having waited for ever.
+    for _ in range(round(flow.rate)):
+        flow.arrive(0.0)
+    now = 0.0
     while now < WARM_UP + MEASURED:
-        arrival = draw.randrange(len(pods))
-        lifetime, pause = draw.expovariate(1.0), draw.expovariate(rate)
-        uid = f"{number}-{pods[arrival].name}"
-        node = cluster.place(uid, pods[arrival])
-        if node is not None:
-            heapq.heappush(running, (now + lifetime, number, arrival, node))
-            held += pods[arrival].milli
+        pod, placed = flow.arrive(now)
         if now >= WARM_UP:
-            outcome.arrive(pods[arrival].milli, placed=node is not None)
-        until = now + pause
-        while running and running[0][0] <= until:
-            ends, ended, index, where = heapq.heappop(running)
-            _pass(outcome, now, ends, held)
-            now = ends
-            cluster.leave(f"{ended}-{pods[index].name}", pods[index], where)
-            held -= pods[index].milli
-        _pass(outcome, now, until, held)
+            outcome.arrive(pod.milli, placed=placed)
+        until = now + flow.pause()
+        for left in flow.departures(until):
+            _pass(outcome, now, left, flow.held)
+            now = left
+        _pass(outcome, now, until, flow.held)
         now = until
-        number += 1
     return outcome
 
 

@@ -11,7 +11,7 @@ import click
 from rich.console import RenderableType
 from rich.table import Table
 
-from extender.cli.source import fetch, ok, source_options
+from extender.cli.source import fetch_json, source_options
 from extender.cli.tables import Name, compact, console, counted, emit, gib, plain, show, table
 from extender.core.errors import InputError
 
@@ -27,7 +27,7 @@ SCHEDULER: Final = "kube-scheduler: "
 @source_options
 def inspect(snapshot: Path | None, server: str | None, output: str) -> None:
     """Every GPU: who holds what."""
-    seen = ok(fetch("/inspect", snapshot, server))
+    seen = fetch_json("/inspect", snapshot, server)
     if emit(seen, output):
         return
     parts: list[RenderableType] = [_node_table(seen["nodes"])]
@@ -89,7 +89,7 @@ def explain(pod: str, snapshot: Path | None, server: str | None, output: str) ->
     namespace, slash, name = pod.partition("/")
     if not (namespace and slash and name) or "/" in name:
         raise InputError(f"{pod!r}: name the pod as NAMESPACE/POD")
-    told = ok(fetch(f"/explain/{quote(namespace, safe='')}/{quote(name, safe='')}", snapshot, server))
+    told = fetch_json(f"/explain/{quote(namespace, safe='')}/{quote(name, safe='')}", snapshot, server)
     if not emit(told, output):
         _print_explanation(told)
     if told["invalid"] or (told["state"] == "pending" and not any(node["fits"] for node in told["nodes"])):
@@ -199,7 +199,7 @@ def check(snapshot: Path | None, server: str | None, output: str) -> None:
 
     With --snapshot: where the file contradicts itself.
     """
-    found = ok(fetch("/check", snapshot, server))
+    found = fetch_json("/check", snapshot, server)
     if not emit(found, output):
         for difference in found["differences"]:
             click.echo(f"{difference['kind']}: {difference['object']}: {difference['text']}")

@@ -3,7 +3,6 @@
 import asyncio
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +37,7 @@ def simulate(pods: tuple[Path, ...], snapshot: Path, strategy: str | None, outpu
     service = embedded_service(settings, cluster)
     outcomes = asyncio.run(run(service))
     after = picture(list(service.decisions.ledger.snapshot()))
-    result = {"pods": [asdict(outcome) for outcome in outcomes], "totals": after["totals"], "nodes": after["nodes"]}
+    result = {"pods": [outcome.as_json() for outcome in outcomes], "totals": after["totals"], "nodes": after["nodes"]}
     if not emit(result, output):
         print_outcomes(outcomes, after)
     if any(outcome.node is None for outcome in outcomes):

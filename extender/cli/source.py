@@ -48,15 +48,16 @@ def fetch(path: str, snapshot: Path | None, server: str | None) -> httpx.Respons
         raise InputError(f"--server {url}: {error or type(error).__name__}") from error
 
 
-def ok(response: httpx.Response) -> Any:
-    """The JSON of a 200 answer. Raises InputError with what the service said otherwise."""
-    if response.status_code != 200:
-        try:
-            detail = response.json()["detail"]
-        except (ValueError, KeyError, TypeError):
-            detail = response.text.strip()[:200]
-        raise InputError(f"{detail} (HTTP {response.status_code})")
-    return response.json()
+def fetch_json(path: str, snapshot: Path | None, server: str | None) -> Any:
+    """The JSON at a path of the service. Raises InputError that names the file or the server."""
+    response = fetch(path, snapshot, server)
+    if response.status_code == 200:
+        return response.json()
+    try:
+        detail = response.json()["detail"]
+    except (ValueError, KeyError, TypeError):
+        detail = f"HTTP {response.status_code}: {response.text.strip()[:200]}"
+    raise InputError(f"{snapshot or server or DEFAULT_SERVER}: {detail}")
 
 
 def _in_process(path: str, snapshot: Path) -> httpx.Response:

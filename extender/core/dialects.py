@@ -119,9 +119,7 @@ _FORMS: Final = {
         _matches(r"0?\.(?=[0-9]*[1-9])[0-9]{1,18}"),
         "a fraction above 0 and below 1 with at most 18 digits, such as 0.5",
     ),
-    GPU_MEMORY: Form(
-        _matches(r"(?=[0-9]*[1-9])[0-9]{1,9}"), "a whole number of MiB from 1 to 999999999, such as 4096"
-    ),
+    GPU_MEMORY: Form(_matches(r"(?=[0-9]*[1-9])[0-9]{1,9}"), "a whole number of MiB from 1 to 999999999, such as 4096"),
     NUM_DEVICES: Form(_matches(r"(?=[0-9]*[1-9])[0-9]{1,3}"), "a whole number from 1 to 999"),
     CONTAINER_NAME: _TEXT,
     PLACEMENT_STRATEGY: Form(STRATEGIES.__contains__, f"one of {', '.join(STRATEGIES)}"),

@@ -13,8 +13,8 @@ _UNREADABLE: Final = "?"
 def child(value: object, *path: str) -> Json:
     """The object at the end of ``path``; empty where there is none."""
     for key in path:
-        value = value.get(key) if isinstance(value, Mapping) else None
-    return value if isinstance(value, Mapping) else {}
+        value = value.get(key) if isinstance(value, dict) else None
+    return value if isinstance(value, dict) else {}
 
 
 def children(value: Json, key: str) -> Sequence[Json]:
@@ -22,7 +22,7 @@ def children(value: Json, key: str) -> Sequence[Json]:
     listed = value.get(key)
     if not isinstance(listed, list | tuple):
         return ()
-    return tuple(item for item in listed if isinstance(item, Mapping))
+    return tuple(item for item in listed if isinstance(item, dict))
 
 
 def text(value: Json, key: str) -> str | None:

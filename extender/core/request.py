@@ -117,9 +117,7 @@ def _parse(pod: object) -> GpuRequest:
     spec = read_spec(pod)
     resources = requested_by(spec)
     gpus = tuple(
-        sorted(
-            [(name, count) for name, count in resources.items() if count and name.startswith(NVIDIA_DOMAIN)]
-        )
+        sorted([(name, count) for name, count in resources.items() if count and name.startswith(NVIDIA_DOMAIN)])
     )
     if wish is None:
         return GpuRequest(None, resources, gpus)

@@ -100,4 +100,4 @@ async def test_an_explanation_is_json_and_changes_nothing() -> None:
         before = await extender.get("/inspect")
         assert await told(extender, pod, submit=False) == first
         assert await extender.get("/inspect") == before
-        assert json.loads(json.dumps(first))["request"]["fraction"] == 0.5
+        assert json.loads(json.dumps(first))["request"]["fraction"] == "0.5"

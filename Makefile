@@ -46,6 +46,10 @@ test: lint  ## Every test
 bench: dev  ## Latencies as ratios in one run; prints the table of docs/performance.md
 	@$(BIN)/python -m bench.decisions
 
+bench-packing: dev  ## The packing benchmark: make bench-packing TRACES=folder (openb's CSV files)
+	@test -n "$(TRACES)" || { echo "make: TRACES=folder with openb's CSV files and arrivals is missing" >&2; exit 2; }
+	@$(BIN)/python -m bench.packing $(TRACES) $(ARGS)
+
 load: dev  ## Locust plays kube-scheduler for a minute and prints a verdict
 	@$(BIN)/python -m loadtest
 

@@ -17,7 +17,7 @@ from extender.core.decisions import Decisions
 from extender.core.errors import Conflict, NotFound, Refused
 from extender.core.nodereader import read_nodes
 from extender.core.podreader import annotations_of, is_reservation, namespaced_name, node_of, uid_of
-from extender.core.request import GpuRequest, InvalidRequest
+from extender.core.requests import GpuRequest, InvalidRequest
 from extender.reflector import Reflector
 from extender.snapshot import Snapshot
 

@@ -16,7 +16,7 @@ from extender.core.errors import InputError
 from extender.core.intree import blockers, is_gated
 from extender.core.nodereader import allocatable
 from extender.core.podreader import annotations_of, has_ended, namespaced_name, node_of, uid_of
-from extender.core.resources import requested
+from extender.core.requests.resources import requested
 from extender.core.unapplied import unapplied_rules
 from extender.verbs import Verbs
 

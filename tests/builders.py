@@ -293,9 +293,6 @@ def _conditions(ready: str) -> list[Json]:
     pressures = ("MemoryPressure", "DiskPressure", "PIDPressure")
     reason = "KubeletReady" if ready == "True" else "KubeletNotReady"
     return [
-        *(
-            {"type": pressure, "status": "False", "reason": f"KubeletHasNo{pressure}", **at}
-            for pressure in pressures
-        ),
+        *({"type": pressure, "status": "False", "reason": f"KubeletHasNo{pressure}", **at} for pressure in pressures),
         {"type": "Ready", "status": ready, "reason": reason, **at},
     ]

@@ -32,6 +32,8 @@ Run = Callable[..., Ended]
 def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
     """The command in this process; its exit status and what it wrote."""
     monkeypatch.delenv("GPU_EXTENDER_SERVER", raising=False)
+    # `serve` sets up the whole process's logs: here that would be those of all tests that follow.
+    monkeypatch.setattr("extender.logs.configure", lambda level: None)
     # What a terminal would say must not change what a pipe gets.
     monkeypatch.setenv("COLUMNS", "80")
 

@@ -21,10 +21,10 @@ from extender.app import create_app
 from extender.cli import cli
 from extender.cli.source import fetch
 from extender.config import ENVIRONMENT_PREFIX, Settings
-from extender.core import consistency, dialects, rules
+from extender.core import consistency
 from extender.core.errors import GpuExtenderError
 from extender.core.placement import REASON_TEXT
-from extender.core.request import GpuRequest, InvalidRequest
+from extender.core.requests import GpuRequest, InvalidRequest, dialects, rules
 from extender.service import embedded_service
 from extender.snapshot import Snapshot, load_pods
 

@@ -229,7 +229,7 @@ class TestReadPod:
         }
 
     def test_a_refused_request_speaks_with_the_parsers_sentence(self) -> None:
-        from extender.core.request import GpuRequest, InvalidRequest
+        from extender.core.requests import GpuRequest, InvalidRequest
 
         for pod in (
             make_pod().gpu_fraction("2").build(),

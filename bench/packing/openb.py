@@ -15,7 +15,7 @@ from typing import Any, Self
 from extender.core import names
 from extender.core.models import PRODUCT_LABEL
 from extender.core.placement import RESERVATION_NEEDS
-from extender.core.request import GpuRequest
+from extender.core.requests import GpuRequest
 from tests.builders import make_node, make_pod
 
 Json = dict[str, Any]

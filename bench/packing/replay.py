@@ -11,7 +11,7 @@ from extender.core import names
 from extender.core.decisions import Decisions, Policy
 from extender.core.nodereader import read_nodes
 from extender.core.placement import Placement
-from extender.core.request import GpuRequest
+from extender.core.requests import GpuRequest
 from extender.core.reservation import reservation_name
 from extender.core.strategies import STRATEGIES, Strategy
 

@@ -14,7 +14,7 @@ from extender.core.decisions import Decisions
 from extender.core.errors import ApiError, LedgerError, NotFound
 from extender.core.placement import Placement, Shortfall
 from extender.core.podreader import namespaced_name, node_of, placement_annotations, uid_of
-from extender.core.request import GpuRequest, InvalidRequest
+from extender.core.requests import GpuRequest, InvalidRequest
 from extender.core.values import PodOnNode, ShareState
 
 

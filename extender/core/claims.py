@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from cachetools import TTLCache
 
-from extender.core.request import GpuRequest
+from extender.core.requests import GpuRequest
 
 
 @dataclass(frozen=True, slots=True)

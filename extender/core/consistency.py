@@ -16,7 +16,7 @@ from extender.core.podreader import (
     pod_on_node,
     uid_of,
 )
-from extender.core.request import GpuRequest
+from extender.core.requests import GpuRequest
 from extender.core.values import GpuState, NodeState, PodOnNode, SharedGpu
 
 Object = Mapping[str, Any]

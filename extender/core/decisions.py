@@ -22,7 +22,7 @@ from extender.core.models import Product, Products, by_names, by_spec
 from extender.core.options import Nodes, Options, codes, is_plain, options
 from extender.core.placement import REASON_TEXT, Placement, Shortfall, Verdict, fit, with_placement
 from extender.core.podreader import uid_of
-from extender.core.request import GpuRequest, InvalidRequest
+from extender.core.requests import GpuRequest, InvalidRequest
 from extender.core.scoreboard import Positions, Scoreboard, Verdicts, best
 from extender.core.seen import Seen
 from extender.core.shapes import Shape

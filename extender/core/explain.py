@@ -11,7 +11,7 @@ from extender.core.intree import blockers
 from extender.core.ledger import Ledger
 from extender.core.placement import Shortfall
 from extender.core.podreader import annotations_of, has_ended, namespaced_name, node_of, uid_of
-from extender.core.request import GpuRequest, InvalidRequest
+from extender.core.requests import GpuRequest, InvalidRequest
 from extender.core.unapplied import unapplied_rules
 from extender.core.values import NodeState, PodOnNode
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 from extender.core.errors import InputError
 from extender.core.fields import text
 from extender.core.names import PODS
-from extender.core.quote import plain
+from extender.core.requests.quote import plain
 from extender.core.selectors import HARD_EFFECTS, any_term_matches, tolerated
 from extender.core.unapplied import unapplied_rules
 

@@ -27,7 +27,7 @@ from extender.core import names
 from extender.core.accounting import derive
 from extender.core.errors import DoesNotFit, LedgerError
 from extender.core.placement import RESERVATION_NEEDS, Placement, Shortfall, fit
-from extender.core.request import GpuRequest
+from extender.core.requests import GpuRequest
 from extender.core.values import (
     GpuState,
     Node,

@@ -8,7 +8,7 @@ from extender.core import names
 from extender.core.errors import InputError
 from extender.core.fields import child, text
 from extender.core.inventory import dra_held, dra_holders, group_slices, read_node
-from extender.core.quantity import parse_quantity
+from extender.core.requests.quantity import parse_quantity
 from extender.core.values import Node
 
 Object = Mapping[str, Any]

@@ -16,7 +16,7 @@ from extender.core import fleet, names
 from extender.core.codes import CODE, FITS, UNKNOWN_NODE
 from extender.core.fleet import Ints, Rows
 from extender.core.placement import RESERVATION_NEEDS
-from extender.core.request import GpuRequest
+from extender.core.requests import GpuRequest
 
 Codes = NDArray[np.int16]
 Flags = NDArray[np.bool_]

@@ -11,7 +11,7 @@ from typing import Final
 
 from extender.core import names
 from extender.core.inventory import REASON_TEXT as INVENTORY_TEXT
-from extender.core.request import GpuRequest, Share
+from extender.core.requests import GpuRequest, Share
 from extender.core.values import GpuState, HeldShare, NodeState, SharedGpu, ShareState
 
 #: What one reservation pod needs of its node besides the device: cpu in milli, memory in bytes, a pod slot.

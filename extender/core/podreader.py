@@ -10,8 +10,8 @@ from typing import Any
 from extender.core import names
 from extender.core.errors import InputError
 from extender.core.fields import child, children
-from extender.core.request import GpuRequest
-from extender.core.resources import requested
+from extender.core.requests import GpuRequest
+from extender.core.requests.resources import requested
 from extender.core.values import PodOnNode, Reservation, ShareOnGpu
 
 Pod = Mapping[str, Any]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from extender.core.fleet import Ints, Kind, clipped
 from extender.core.models import Products
-from extender.core.request import GpuRequest, Share
+from extender.core.requests import GpuRequest, Share
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 import pytest
 
 from extender.core.claims import Claim, Claims
-from extender.core.request import GpuRequest
+from extender.core.requests import GpuRequest
 from tests.builders import make_pod
 
 REQUEST = GpuRequest.from_pod(make_pod().gpu_memory(1).build())

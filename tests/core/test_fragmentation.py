@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from extender.core.fleet import Kind
 from extender.core.fragmentation import fragmentation_of, free_gpus, usable_by_shape
 from extender.core.options import Nodes
-from extender.core.request import Share
+from extender.core.requests import Share
 from extender.core.shapes import Shape, Shapes
 
 KINDS = (Kind("A", 1000, True), Kind("B", 500, True), Kind("A", 1000, False))

@@ -11,7 +11,7 @@ from extender.core.errors import DoesNotFit, LedgerError
 from extender.core.ledger import Ledger
 from extender.core.nodereader import read_nodes
 from extender.core.placement import Placement, fit
-from extender.core.request import GpuRequest
+from extender.core.requests import GpuRequest
 from extender.core.values import GpuState, PodOnNode, Reservation, ShareOnGpu, ShareState
 from tests.builders import PodBuilder, make_node, make_pod
 

@@ -12,7 +12,7 @@ from extender.core.errors import LedgerError
 from extender.core.ledger import Ledger
 from extender.core.nodereader import read_nodes
 from extender.core.placement import Placement, Shortfall, fit
-from extender.core.request import GpuRequest
+from extender.core.requests import GpuRequest
 from extender.core.values import Node, PodOnNode, ShareOnGpu, ShareState
 from tests.builders import make_node, make_pod
 

@@ -14,7 +14,7 @@ from extender.core.fleet import Fleet
 from extender.core.nodereader import read_nodes
 from extender.core.options import Order, codes, is_plain, options
 from extender.core.placement import Placement, Shortfall, fit
-from extender.core.request import GpuRequest
+from extender.core.requests import GpuRequest
 from extender.core.strategies import STRATEGIES
 from extender.core.values import NodeState
 from tests.builders import NodeBuilder, make_node, make_pod

@@ -8,7 +8,7 @@ from extender.core import names
 from extender.core.accounting import derive
 from extender.core.nodereader import read_nodes
 from extender.core.placement import REASON_TEXT, Placement, Shortfall, Verdict, fit, with_placement
-from extender.core.request import GpuRequest
+from extender.core.requests import GpuRequest
 from extender.core.values import NodeState, PodOnNode, Reservation, ShareOnGpu
 from tests.builders import NodeBuilder, PodBuilder, make_node, make_pod
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extender.core.errors import InvalidQuantity
-from extender.core.quantity import LARGEST, parse_quantity, rounded_up
+from extender.core.requests.quantity import LARGEST, parse_quantity, rounded_up
 
 DECIMAL = {"n": -9, "u": -6, "m": -3, "": 0, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}
 BINARY = {"Ki": 1, "Mi": 2, "Gi": 3, "Ti": 4, "Pi": 5, "Ei": 6}

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from extender.core import names
-from extender.core.request import GpuRequest, InvalidRequest, Share
+from extender.core.requests import GpuRequest, InvalidRequest, Share
 from tests.builders import PodBuilder, make_pod
 
 GPU = names.GPU_RESOURCE

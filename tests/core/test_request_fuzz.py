@@ -7,7 +7,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from extender.core import names
-from extender.core.request import GpuRequest, InvalidRequest, Share
+from extender.core.requests import GpuRequest, InvalidRequest, Share
 from tests.builders import make_pod
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20)

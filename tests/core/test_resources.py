@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extender.core.errors import InputError, InvalidQuantity
-from extender.core.quantity import LARGEST
-from extender.core.resources import requested
+from extender.core.requests.quantity import LARGEST
+from extender.core.requests.resources import requested
 from tests.builders import make_pod
 
 GPU = "nvidia.com/gpu"

@@ -8,7 +8,7 @@ from extender.core import names
 from extender.core.decisions import Decisions, Policy
 from extender.core.nodereader import read_nodes
 from extender.core.placement import Placement
-from extender.core.request import GpuRequest
+from extender.core.requests import GpuRequest
 from tests.builders import NodeBuilder, make_node, make_pod
 
 

@@ -11,7 +11,7 @@ from typing import Final
 from extender.core.errors import InvalidQuantity
 from extender.core.fields import Json, child, children, text
 from extender.core.inventory.gpu_labels import MIB
-from extender.core.quantity import parse_quantity
+from extender.core.requests.quantity import parse_quantity
 
 DRIVER: Final = "gpu.nvidia.com"
 GPU: Final = "gpu"

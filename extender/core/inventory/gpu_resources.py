@@ -9,7 +9,7 @@ from extender.core.errors import InvalidQuantity
 from extender.core.fields import Json, child
 from extender.core.inventory.node_gpus import PASSTHROUGH, VGPU_HOST
 from extender.core.names import GPU_RESOURCE, MIG_RESOURCE_PREFIX, NVIDIA_DOMAIN, SHARED_RESOURCE_SUFFIX
-from extender.core.quantity import parse_quantity
+from extender.core.requests.quantity import parse_quantity
 
 SHARED_GPU_RESOURCE: Final = GPU_RESOURCE + SHARED_RESOURCE_SUFFIX
 

@@ -2,7 +2,6 @@
 
 from typing import NamedTuple
 
-from extender.core.dialects import Said, Wish
 from extender.core.names import (
     COMPUTE_MODES,
     CONTAINER_NAME,
@@ -11,8 +10,9 @@ from extender.core.names import (
     NUM_DEVICES,
     TIME_SLICING,
 )
-from extender.core.quantity import parse_quantity
-from extender.core.quote import plain, quote
+from extender.core.requests.dialects import Said, Wish
+from extender.core.requests.quantity import parse_quantity
+from extender.core.requests.quote import plain, quote
 
 
 class Containers(NamedTuple):

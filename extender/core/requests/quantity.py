@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Final
 
 from extender.core.errors import InvalidQuantity
-from extender.core.quote import quote
+from extender.core.requests.quote import quote
 
 LARGEST: Final = 2**63 - 1
 

@@ -24,8 +24,8 @@ from yaml.events import (
 from yaml.reader import ReaderError
 
 from extender.core.errors import InputError
-from extender.core.quote import plain
-from extender.snapshot_scalar import resolve
+from extender.core.requests.quote import plain
+from extender.snapshot.scalar import resolve
 
 _PARSER: Final[type[Any]] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 DEEPEST: Final = 100

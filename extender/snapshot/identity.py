@@ -4,8 +4,8 @@ import uuid
 from typing import Any, Final
 
 from extender.core.errors import InputError
-from extender.core.quote import quote
-from extender.snapshot_objects import Entry
+from extender.core.requests.quote import quote
+from extender.snapshot.objects import Entry
 
 _UIDS: Final = uuid.uuid5(uuid.NAMESPACE_DNS, "gpu-extender.io")
 _CLUSTER_WIDE: Final = ("Node", "ResourceSlice")

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple, TypeAlias
 
 from extender.core.errors import InputError
-from extender.core.quote import quote
+from extender.core.requests.quote import quote
 
 Json: TypeAlias = Mapping[str, Any]
 

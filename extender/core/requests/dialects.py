@@ -22,9 +22,9 @@ from extender.core.names import (
     PLACEMENT_STRATEGY,
     STRATEGIES,
 )
-from extender.core.pod import Json
-from extender.core.quantity import parse_quantity
-from extender.core.quote import plain, quote
+from extender.core.requests.pod import Json
+from extender.core.requests.quantity import parse_quantity
+from extender.core.requests.quote import plain, quote
 
 MIB: Final = 2**20
 

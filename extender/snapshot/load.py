@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from extender.core.errors import InputError
-from extender.core.quote import plain
-from extender.core.request import GpuRequest, InvalidRequest
-from extender.snapshot_checks import check
-from extender.snapshot_identity import Seen, complete, ensure_uid
-from extender.snapshot_objects import Entry, entries, flatten
+from extender.core.requests import GpuRequest, InvalidRequest
+from extender.core.requests.quote import plain
+from extender.snapshot.checks import check
+from extender.snapshot.identity import Seen, complete, ensure_uid
+from extender.snapshot.objects import Entry, entries, flatten
 
 STANDARD_INPUT: Final = Path("-")
 

@@ -6,9 +6,9 @@ from typing import Final
 
 from extender.core.errors import InvalidQuantity
 from extender.core.names import CPU, MEMORY, NVIDIA_DOMAIN
-from extender.core.pod import Json, PodSpec, child, is_sidecar, read_spec
-from extender.core.quantity import LARGEST, parse_quantity, rounded_up
-from extender.core.quote import plain, quote
+from extender.core.requests.pod import Json, PodSpec, child, is_sidecar, read_spec
+from extender.core.requests.quantity import LARGEST, parse_quantity, rounded_up
+from extender.core.requests.quote import plain, quote
 
 
 def requested(pod: object) -> dict[str, int]:

@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, NoReturn, TypeAlias
 
 from extender.core.errors import InputError, InvalidQuantity
-from extender.core.quantity import parse_quantity
-from extender.core.quote import plain, quote
+from extender.core.requests.quantity import parse_quantity
+from extender.core.requests.quote import plain, quote
 
 Shape: TypeAlias = Callable[[Any, str], None]
 

@@ -9,8 +9,8 @@ from typing import Any, Final
 import orjson
 
 from extender.core.errors import InputError
-from extender.core.quote import plain
-from extender.snapshot_shapes import (
+from extender.core.requests.quote import plain
+from extender.snapshot.shapes import (
     Shape,
     an_object,
     each,

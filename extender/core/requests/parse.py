@@ -10,8 +10,6 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import Final
 
-from extender.core import dialects, rules
-from extender.core.dialects import Wish
 from extender.core.errors import InputError
 from extender.core.names import (
     CPU,
@@ -24,9 +22,11 @@ from extender.core.names import (
     PLACEMENT_STRATEGY,
     TIME_SLICING,
 )
-from extender.core.pod import Json, PodSpec, annotations, container_names, read_spec
-from extender.core.quantity import rounded_up
-from extender.core.resources import peak, requested_by
+from extender.core.requests import dialects, rules
+from extender.core.requests.dialects import Wish
+from extender.core.requests.pod import Json, PodSpec, annotations, container_names, read_spec
+from extender.core.requests.quantity import rounded_up
+from extender.core.requests.resources import peak, requested_by
 
 # The key under which a container's part of the share is added up.
 _MIB: Final = "mib"

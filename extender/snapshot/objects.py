@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from extender.core.errors import InputError
-from extender.core.quote import plain, quote
-from extender.snapshot_json import json_documents, looks_like_json
-from extender.snapshot_yaml import yaml_documents
+from extender.core.requests.quote import plain, quote
+from extender.snapshot.json import json_documents, looks_like_json
+from extender.snapshot.yaml import yaml_documents
 
 #: Kind → its API group, for others have kinds of the same name: Longhorn, for one, a Node.
 _GROUPS: Final = {

@@ -18,13 +18,16 @@ from starlette.middleware import Middleware
 
 from extender.body_limit import BodyLimit
 from extender.core.errors import InputError
-from extender.core.explain import explain, gather
+from extender.core.explain import explain, gather, judge
 from extender.core.inspect import picture
 from extender.core.podreader import uid_of
 from extender.core.values import NodeState
 from extender.embedded_routes import add_embedded_routes
 from extender.service import Service
 from extender.verbs import Answer, Verbs
+
+#: How many nodes explain judges before it lets decisions pass.
+NODES_AT_A_TIME = 50
 
 log = structlog.get_logger()
 
@@ -80,7 +83,12 @@ def add_read_routes(app: FastAPI, service: Service) -> None:
         if found is None:
             return to_json({"detail": f"pod {namespace}/{pod} is not known"}, 404)
         evidence = gather(service.decisions.ledger, found, service.last_decisions.get(uid_of(found)))
-        told = await asyncio.to_thread(explain, service.decisions, evidence, service.cluster.nodes.get)
+        judged = []
+        for number, verdict in enumerate(judge(service.decisions, evidence)):
+            judged.append(verdict)
+            if number % NODES_AT_A_TIME == 0:
+                await asyncio.sleep(0)
+        told = await asyncio.to_thread(explain, evidence, judged, service.cluster.nodes.get)
         return to_json(told)
 
     routes: dict[str, Callable[..., Awaitable[Response]]] = {

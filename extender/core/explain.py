@@ -1,9 +1,9 @@
 """Why a pod is where it is, or why it is nowhere: every node's verdict with numbers (API: section 5)."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
+from typing import Any, NamedTuple
 
 from extender.core.decisions import Decisions, score_of
 from extender.core.fleet import has_gpus
@@ -32,6 +32,15 @@ class Evidence:
     last_decision: Mapping[str, Any] | None
 
 
+class Judged(NamedTuple):
+    """A node, and the shortfall there, or the cost and its terms."""
+
+    state: NodeState
+    shortfall: Shortfall | None
+    cost: float | None
+    terms: Mapping[str, float]
+
+
 def gather(ledger: Ledger, pod: Mapping[str, Any], last_decision: Mapping[str, Any] | None) -> Evidence:
     """Taken from the ledger in one tick."""
     uid = uid_of(pod)
@@ -43,12 +52,23 @@ def gather(ledger: Ledger, pod: Mapping[str, Any], last_decision: Mapping[str, A
     return Evidence(pod, held, states, last_decision)
 
 
-def explain(decisions: Decisions, evidence: Evidence, find_node: FindNode) -> Json:
-    """``fits`` is our word; ``scheduler`` names kube-scheduler's own objections."""
+def judge(decisions: Decisions, evidence: Evidence) -> Iterator[Judged]:
+    """Each node's verdict, one at a time; none for a refused request.
+
+    Judging uses tables of ``decisions`` that grow, so it belongs where decisions are made; a caller may pause between
+    two nodes.
+    """
+    request = GpuRequest.from_pod(evidence.pod)
+    if isinstance(request, GpuRequest):
+        for state in evidence.states:
+            yield Judged(state, *_judge(decisions, request, state))
+
+
+def explain(evidence: Evidence, judged: Sequence[Judged], find_node: FindNode) -> Json:
+    """``fits`` is our word; ``scheduler`` names kube-scheduler's own objections. Reads frozen values only."""
     pod, held = evidence.pod, evidence.held
     namespace, name = namespaced_name(pod)
     request = GpuRequest.from_pod(pod)
-    invalid = isinstance(request, InvalidRequest)
     return {
         "namespace": namespace,
         "pod": name,
@@ -62,7 +82,7 @@ def explain(decisions: Decisions, evidence: Evidence, find_node: FindNode) -> Js
         "notApplied": list(unapplied_rules(pod)),
         "annotations": _placement_annotations(pod),
         "lastDecision": evidence.last_decision,
-        "nodes": [] if invalid else _verdicts(decisions, evidence, find_node),
+        "nodes": [] if isinstance(request, InvalidRequest) else _verdicts(pod, request, judged, find_node),
     }
 
 
@@ -99,12 +119,8 @@ def _placement_annotations(pod: Mapping[str, Any]) -> Json:
     return {key: value for key, value in annotations_of(pod).items() if key.startswith("gpu-extender.io/")}
 
 
-def _verdicts(decisions: Decisions, evidence: Evidence, find_node: FindNode) -> list[Json]:
-    pod = evidence.pod
-    request = GpuRequest.from_pod(pod)
-    assert isinstance(request, GpuRequest)
-    judged = [(state, *_judge(decisions, request, state)) for state in evidence.states]
-    scores = _scores([cost for _, _, cost, _ in judged])
+def _verdicts(pod: Mapping[str, Any], request: GpuRequest, judged: Sequence[Judged], find_node: FindNode) -> list[Json]:
+    scores = _scores([verdict.cost for verdict in judged])
     return [
         {
             "name": state.name,

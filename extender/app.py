@@ -23,6 +23,7 @@ from extender.core.inspect import picture
 from extender.core.podreader import uid_of
 from extender.core.values import NodeState
 from extender.embedded_routes import add_embedded_routes
+from extender.metrics import Scrape
 from extender.service import Service
 from extender.verbs import Answer, Verbs
 
@@ -68,8 +69,8 @@ def add_read_routes(app: FastAPI, service: Service) -> None:
         return Response(f"{reason or 'ok'}\n", 200 if reason is None else 503, media_type="text/plain")
 
     async def metrics() -> Response:
-        oldest = service.binder.oldest_assumed()
-        text = await asyncio.to_thread(service.metrics.render, states(), oldest)
+        seen = Scrape(states(), service.binder.oldest_assumed(), service.decisions.fragmentation())
+        text = await asyncio.to_thread(service.metrics.render, seen)
         return Response(text, media_type=CONTENT_TYPE_LATEST)
 
     async def inspect() -> Response:

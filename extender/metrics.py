@@ -1,6 +1,7 @@
 """Prometheus metrics: names are part of the contract, units are in the names."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily
@@ -10,6 +11,17 @@ from extender.core.values import GpuState, NodeState
 
 MIB = 1024 * 1024
 _BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Scrape:
+    """What the gauges show, taken in one tick."""
+
+    states: Sequence[NodeState]
+    #: Seconds.
+    oldest_assumed: float
+    #: Node → MiB that are free but useless for the requests seen.
+    fragmented: Mapping[str, float]
 
 
 class Metrics:
@@ -30,13 +42,13 @@ class Metrics:
             "ledger_differences", "Differences found between ledger and API, by kind.", "kind"
         )
 
-    def render(self, states: Sequence[NodeState], oldest_assumed: float) -> bytes:
-        """Prometheus text of the counters, and of the gauges for these states of the nodes.
+    def render(self, scrape: Scrape) -> bytes:
+        """Prometheus text of the counters, and of the gauges at that moment.
 
-        ``oldest_assumed``: seconds. Changes nothing, reads nothing that changes: it may run in a thread.
+        Changes nothing, reads nothing that changes: it may run in a thread.
         """
         gauges = CollectorRegistry()
-        gauges.register(_Gauges(states, oldest_assumed))
+        gauges.register(_Gauges(scrape))
         return generate_latest(self._registry) + generate_latest(gauges)
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
@@ -44,9 +56,8 @@ class Metrics:
 
 
 class _Gauges(Collector):
-    def __init__(self, states: Sequence[NodeState], oldest_assumed: float) -> None:
-        self._states = states
-        self._oldest_assumed = oldest_assumed
+    def __init__(self, scrape: Scrape) -> None:
+        self._scrape = scrape
 
     def collect(self) -> Iterable[GaugeMetricFamily]:
         memory = GaugeMetricFamily(
@@ -55,7 +66,7 @@ class _Gauges(Collector):
             labels=["node", "kind"],
         )
         lost = 0
-        for state in self._states:
+        for state in self._scrape.states:
             lost += sum(gpu.state is GpuState.LOST for gpu in state.gpus)
             for kind, mib in _memory(state).items():
                 memory.add_metric([state.name, kind], float(mib * MIB))
@@ -64,7 +75,23 @@ class _Gauges(Collector):
         yield _gauge(
             "gpu_extender_assumed_share_age_seconds",
             "Age of the oldest share that is assumed and not yet confirmed; 0 if there is none.",
-            self._oldest_assumed,
+            self._scrape.oldest_assumed,
+        )
+        yield from self._fragmentation()
+
+    def _fragmentation(self) -> Iterable[GaugeMetricFamily]:
+        by_node = GaugeMetricFamily(
+            "gpu_extender_gpu_memory_fragmented_bytes",
+            "GPU memory of a node that is free but useless for what pods have asked for lately.",
+            labels=["node"],
+        )
+        for node, mib in self._scrape.fragmented.items():
+            by_node.add_metric([node], round(mib * MIB))
+        yield by_node
+        yield _gauge(
+            "gpu_extender_cluster_gpu_memory_fragmented_bytes",
+            "The same, of all nodes together.",
+            round(sum(self._scrape.fragmented.values()) * MIB),
         )
 
 

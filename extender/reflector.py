@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from extender.core.decisions import Decisions
+from extender.core.fields import child
 from extender.core.podreader import (
     has_ended,
     is_reservation,
@@ -14,14 +15,19 @@ from extender.core.podreader import (
     uid_of,
 )
 from extender.core.values import Node
+from extender.core.workload import HALF_LIFE
 
 Object = Mapping[str, Any]
+
+#: Pods of a first list that are learned from: after so many more, a pod counts half.
+LEARNED_FROM = HALF_LIFE
 
 
 class Reflector:
     """Turns objects and their ends into evidence for the ledger."""
 
     def __init__(self, decisions: Decisions) -> None:
+        self._decisions = decisions
         self._ledger = decisions.ledger
         self._claims = decisions.claims
 
@@ -31,12 +37,24 @@ class Reflector:
             self._ledger.put_node(node)
 
     def pods(self, pods: Iterable[Object]) -> None:
-        """All pods of a list; reservation pods first, so that no share ever looks lost for a moment."""
-        for pod in sorted(pods, key=lambda pod: not is_reservation(pod)):
-            self.pod(pod)
+        """All pods of a list; reservation pods first, so that no share ever looks lost for a moment.
+
+        What people ask for is learned from the youngest: older ones would hardly count any more.
+        """
+        listed = sorted(pods, key=lambda pod: not is_reservation(pod))
+        for pod in listed:
+            self._account(pod)
+        bound = [pod for pod in listed if node_of(pod) is not None and not is_reservation(pod)]
+        for pod in sorted(bound, key=_created)[-LEARNED_FROM:]:
+            self._decisions.saw(pod)
 
     def pod(self, pod: Object) -> None:
         """A pod is new or has changed."""
+        self._account(pod)
+        if node_of(pod) is not None and not is_reservation(pod):
+            self._decisions.saw(pod)
+
+    def _account(self, pod: Object) -> None:
         if is_reservation(pod):
             self._reservation(pod)
         elif has_ended(pod):
@@ -61,3 +79,7 @@ class Reflector:
         self._ledger.put_reservation(reservation)
         if reservation.device is not None and reservation.memory_mib is not None:
             self._ledger.report(reservation.node, reservation.id, reservation.device, reservation.memory_mib)
+
+
+def _created(pod: Object) -> str:
+    return str(child(pod, "metadata").get("creationTimestamp") or "")

@@ -13,7 +13,7 @@ from extender.binding.bind import Binder
 from extender.binding.reservations import Reservations
 from extender.config import Settings
 from extender.core.consistency import Difference, differences
-from extender.core.decisions import Decisions, Policy
+from extender.core.decisions import Decisions, Policy, Refresher, at_once
 from extender.embedded import EmbeddedCluster
 from extender.metrics import Metrics
 from extender.snapshot import Snapshot
@@ -58,9 +58,14 @@ def policy_of(settings: Settings) -> Policy:
     return Policy(settings.shortlist, settings.strategy, settings.preemption)
 
 
-def embedded_service(settings: Settings, snapshot: Snapshot, clock: Callable[[], float] = time.monotonic) -> Service:
-    """The service on the embedded cluster: in step from the start."""
-    decisions = Decisions(policy_of(settings), claim_ttl=settings.claim_ttl, timer=clock)
+def embedded_service(
+    settings: Settings,
+    snapshot: Snapshot,
+    clock: Callable[[], float] = time.monotonic,
+    refresher: Refresher = at_once,
+) -> Service:
+    """The service on the embedded cluster: in step from the start. ``refresher`` learns what pods ask for."""
+    decisions = Decisions(policy_of(settings), claim_ttl=settings.claim_ttl, timer=clock, refresher=refresher)
     cluster = EmbeddedCluster(snapshot, decisions)
     reservations = Reservations(cluster, decisions.ledger, scheduler="gpu-scheduler", image="gpu-extender")
     binder = Binder(cluster, decisions, reservations, process=uuid4().hex[:8], clock=clock)

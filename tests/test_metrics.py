@@ -8,7 +8,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from extender.core import names
 from extender.core.ledger import Ledger
 from extender.core.nodereader import read_nodes
-from extender.metrics import Metrics
+from extender.metrics import Metrics, Scrape
 from tests.builders import make_node, make_pod
 from tests.client import Extender, serve
 
@@ -119,15 +119,15 @@ async def test_two_scrapes_without_a_change_are_equal() -> None:
 
 
 def test_the_age_of_what_is_assumed() -> None:
-    text = Metrics().render([], 12.5).decode()
+    text = Metrics().render(Scrape([], 12.5, {})).decode()
     assert "gpu_extender_assumed_share_age_seconds 12.5\n" in text
 
 
 def test_two_services_share_no_counters() -> None:
     first, second = Metrics(), Metrics()
     first.results.labels("bind", "bound").inc()
-    assert b'verb="bind"' in first.render([], 0)
-    assert b'verb="bind"' not in second.render([], 0)
+    assert b'verb="bind"' in first.render(Scrape([], 0, {}))
+    assert b'verb="bind"' not in second.render(Scrape([], 0, {}))
 
 
 def test_rendering_reads_only_what_it_is_given() -> None:
@@ -137,6 +137,17 @@ def test_rendering_reads_only_what_it_is_given() -> None:
     ledger.put_node(node)
     states = list(ledger.snapshot())
     metrics = Metrics()
-    before = metrics.render(states, 0)
+    before = metrics.render(Scrape(states, 0, {}))
     ledger.drop_node("n")
-    assert metrics.render(states, 0) == before
+    assert metrics.render(Scrape(states, 0, {})) == before
+
+
+async def test_fragmentation_by_node_and_in_all() -> None:
+    """What is left on a card is useless once everybody asks for more than that."""
+    async with serve(make_node("n").gpus(1, mib=1000).build(), make_node("m").gpus(1, mib=1000).build()) as extender:
+        for index in range(20):
+            await extender.schedule(make_pod(f"p{index}").gpu_memory(600).build())
+        text = (await extender.http.get("/metrics")).text
+        assert 'gpu_extender_gpu_memory_fragmented_bytes{node="n"} 4.194304e+08' in text
+        assert 'gpu_extender_gpu_memory_fragmented_bytes{node="m"} 4.194304e+08' in text
+        assert "gpu_extender_cluster_gpu_memory_fragmented_bytes 8.388608e+08" in text

@@ -4,6 +4,7 @@ import asyncio
 import os
 import socket
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,9 +14,10 @@ from pydantic.fields import FieldInfo
 from extender import logs
 from extender.config import ENVIRONMENT_PREFIX, Settings, load
 from extender.core.errors import InputError
+from extender.learning import Background
 from extender.server import run
 from extender.service import embedded_service
-from extender.snapshot import load_snapshot
+from extender.snapshot import Snapshot, load_snapshot
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -52,9 +54,15 @@ def serve(file: Path | None, **flags: Any) -> None:
     logs.configure(settings.log_level)
     if settings.snapshot is None:
         raise InputError("--snapshot: name a file: a live cluster is not served by this version yet")
-    service = embedded_service(settings, load_snapshot(settings.snapshot))
-    observe = _observe_socket(settings)
-    asyncio.run(run(service, listener("host/port", settings.host, settings.port), observe))
+    snapshot = load_snapshot(settings.snapshot)
+    main, observe = listener("host/port", settings.host, settings.port), _observe_socket(settings)
+    asyncio.run(_serve(settings, snapshot, main, observe))
+
+
+async def _serve(settings: Settings, snapshot: Snapshot, main: socket.socket, observe: socket.socket | None) -> None:
+    """Learning runs beside the loop: no decision waits for it."""
+    with closing(Background()) as learning:
+        await run(embedded_service(settings, snapshot, refresher=learning), main, observe)
 
 
 def _observe_socket(settings: Settings) -> socket.socket | None:

@@ -167,8 +167,10 @@ class Decisions:
     def saw(self, pod: Mapping[str, Any]) -> None:
         """The API shows this pod: how a restarted process learns what people ask for."""
         uid = uid_of(pod)
+        if not uid or self.workload.knows(uid):
+            return
         request = GpuRequest.from_pod(pod)
-        if uid and isinstance(request, GpuRequest) and not self.workload.knows(uid):
+        if isinstance(request, GpuRequest):
             self._count(uid, request, by_spec(pod, self._products()))
 
     def catch_up(self) -> None:

@@ -1,6 +1,7 @@
 """``gpu-extender serve``: the HTTP service. Its options are the settings, one for one."""
 
 import asyncio
+import gc
 import os
 import socket
 from collections.abc import Callable
@@ -55,6 +56,7 @@ def serve(file: Path | None, **flags: Any) -> None:
     if settings.snapshot is None:
         raise InputError("--snapshot: name a file: a live cluster is not served by this version yet")
     snapshot = load_snapshot(settings.snapshot)
+    gc.freeze()  # They stay: the collector need not look at them again and again.
     main, observe = listener("host/port", settings.host, settings.port), _observe_socket(settings)
     asyncio.run(_serve(settings, snapshot, main, observe))
 

@@ -20,8 +20,12 @@ START_SECONDS = 30.0
 
 
 @pytest.fixture(autouse=True)
-def logged() -> Iterator[list[Any]]:
-    """The log events of this test. An exception that was caught and logged is a bug all the same."""
+def logged(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
+    """The log events of this test. An exception that was caught and logged is a bug all the same.
+
+    A command that runs in this process must not set up logging: that would last for every test after it.
+    """
+    monkeypatch.setattr("extender.logs.configure", lambda _level: None)
     with structlog.testing.capture_logs() as events:
         yield events
     assert [event for event in events if event.get("exc_info")] == []

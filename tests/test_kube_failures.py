@@ -73,8 +73,8 @@ class Server:
             await writer.drain()
             if self.hang:
                 await asyncio.sleep(60)
-        except (OSError, asyncio.IncompleteReadError):
-            pass
+        except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            pass  # The client has gone, or the test is over.
         finally:
             if self.reset:
                 writer.transport.abort()

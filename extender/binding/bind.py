@@ -54,9 +54,14 @@ class Binder:
         if running is None:
             task = asyncio.ensure_future(self._bind(namespace, name, uid, node))
             self._running[uid] = running = (node, task)
-            task.add_done_callback(lambda _: self._running.pop(uid, None))
+            task.add_done_callback(lambda done: self._ended(uid, done))
         # A caller that goes away must not stop a bind half-way.
         await asyncio.shield(running[1])
+
+    def _ended(self, uid: str, done: "asyncio.Task[None]") -> None:
+        self._running.pop(uid, None)
+        if not done.cancelled():
+            done.exception()  # Told to whoever waits; where nobody waits any more it is no news either.
 
     def oldest_assumed(self) -> float:
         """Seconds since the oldest room was assumed whose outcome is not known yet; 0 if there is none."""

@@ -57,7 +57,8 @@ def serve(file: Path | None, **flags: Any) -> None:
         raise InputError("--snapshot: name a file: a live cluster is not served by this version yet")
     snapshot = load_snapshot(settings.snapshot)
     gc.freeze()  # They stay: the collector need not look at them again and again.
-    main, observe = listener("host/port", settings.host, settings.port), _observe_socket(settings)
+    observe = _observe_socket(settings)
+    main = listener("host/port", settings.host, settings.port)
     asyncio.run(_serve(settings, snapshot, main, observe))
 
 

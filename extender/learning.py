@@ -3,6 +3,7 @@
 import asyncio
 import multiprocessing
 import os
+import signal
 from collections.abc import Callable, Collection
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -72,5 +73,11 @@ class Background:
     def _process(self) -> ProcessPoolExecutor:
         if self._pool is None:
             # Not fork: the service has threads.
-            self._pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+            spawn = multiprocessing.get_context("spawn")
+            self._pool = ProcessPoolExecutor(1, spawn, initializer=_leave_interrupts_alone)
         return self._pool
+
+
+def _leave_interrupts_alone() -> None:
+    """Ctrl-C reaches every process of the terminal; this one ends when the service closes it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

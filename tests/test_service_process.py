@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -15,7 +16,7 @@ import httpx
 import pytest
 
 from extender import server
-from tests.builders import make_pod
+from tests.builders import make_node, make_pod
 from tests.conftest import Serving, Start, clean_environment, serve_command
 
 VERBS = ("filter", "prioritize", "bind", "preempt")
@@ -126,3 +127,30 @@ def test_many_connections_at_once(served: Serving) -> None:
     for thread in threads:
         thread.join()
     assert statuses == [200] * 40
+
+
+def test_ctrl_c_in_a_terminal_ends_quietly(tmp_path: Path) -> None:
+    """Ctrl-C reaches every process of the terminal, the learner too: it left a traceback."""
+    items = [make_node("n").gpus(8, mib=81920).build()]
+    cluster = tmp_path / "cluster.json"
+    cluster.write_text(json.dumps({"apiVersion": "v1", "kind": "List", "items": items}))
+    command = serve_command("--port", "0", "--snapshot", str(cluster))
+    with (tmp_path / "log").open("w+") as log:
+        process = subprocess.Popen(command, stderr=log, env=clean_environment(), start_new_session=True)
+        url = _address(tmp_path / "log")
+        for index in range(20):  # Enough to start learning.
+            pod = make_pod(f"p{index}").gpu_memory(1000).build()
+            httpx.post(f"{url}/scheduler/filter", json={"Pod": pod, "Nodes": None, "NodeNames": ["n"]}, trust_env=False)
+        time.sleep(1)
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.wait(20) == 0
+    assert "Traceback" not in (tmp_path / "log").read_text()
+
+
+def _address(log: Path) -> str:
+    for _ in range(300):
+        first, newline, _ = log.read_text().partition("\n")
+        if newline:
+            return str(json.loads(first)["address"])
+        time.sleep(0.1)
+    raise AssertionError(log.read_text())

@@ -3,12 +3,11 @@
 import time
 from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 from uuid import uuid4
 
 from cachetools import LRUCache
 
-from extender.binding.api import KubeApi, Pod
 from extender.binding.bind import Binder
 from extender.binding.reservations import Reservations
 from extender.config import Settings
@@ -20,15 +19,6 @@ from extender.snapshot import Snapshot
 
 #: Pods whose last decision is remembered for explain.
 LAST_DECISIONS = 10_000
-
-
-class Cluster(KubeApi, Protocol):
-    """A cluster that is also read from memory: what explain and check need."""
-
-    nodes: Mapping[str, Mapping[str, Any]]
-
-    def find(self, namespace: str, name: str) -> Pod | None:
-        """The pod as last seen, or None."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -327,7 +327,6 @@ def check_node(state: NodeState, pods: Iterable[PodOnNode]) -> None:
     assert len(devices) == len(set(devices)) or any(pod.observed for pod in pods), (
         f"{state.name}: a device is in two places"
     )
-    strict = not any(pod.observed for pod in pods)
     for gpu in state.gpus:
         assert gpu.used_mib == sum(share.mib for share in gpu.shares), f"{gpu.id}: used is not the sum"
         assert all(share.mib > 0 for share in gpu.shares), f"{gpu.id}: a share of nothing"
@@ -339,7 +338,6 @@ def check_node(state: NodeState, pods: Iterable[PodOnNode]) -> None:
     assert state.whole_free >= 0, f"{state.name}: negative whole GPUs"
     lost = any(gpu.state is GpuState.LOST for gpu in state.gpus)
     assert lost <= (state.closed is not None), f"{state.name}: a lost device leaves the node open"
-    del strict
 
 
 def _gpu_ids(pods: Iterable[PodOnNode]) -> set[str]:

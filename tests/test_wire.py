@@ -85,6 +85,18 @@ async def test_recorded_preempt(name: str, kept: list[str]) -> None:
         assert found["gpu-b"]["Pods"] == [{"UID": "5f0f7a4e-13ad-4a5a-8f58-f2b7f0bb0c02"}]
 
 
+async def test_a_cycle_recorded_from_kube_scheduler() -> None:
+    """The bytes that kube-scheduler 1.36.3 sent for one pod; the other bodies here are written after its types."""
+    recorded = {verb: (BODIES / f"recorded-{verb}.json").read_bytes() for verb in ("filter", "prioritize", "bind")}
+    async with cluster() as extender:
+        await extender.submit(json.loads(recorded["filter"])["Pod"])
+        assert sorted((await post(extender, "filter", recorded["filter"]))["NodeNames"]) == ["gpu-a", "gpu-b"]
+        scores = await post(extender, "prioritize", recorded["prioritize"])
+        assert sorted(entry["Score"] for entry in scores) == [9, 10]
+        assert await post(extender, "bind", recorded["bind"]) == {"Error": ""}
+        assert await extender.shares(json.loads(recorded["bind"])["Node"]) == [[40960]]
+
+
 # --- what nobody should send ------------------------------------------------------------------------------
 
 MALFORMED = {

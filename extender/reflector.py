@@ -1,6 +1,6 @@
 """What the API shows, told to the ledger: a translator, nothing more."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from extender.core.decisions import Decisions
@@ -14,6 +14,8 @@ from extender.core.podreader import (
     reservation_of,
     uid_of,
 )
+from extender.core.record import NODE_KEY, RECORD_KEY, NodeRecord, UnreadableRecord, record_name
+from extender.core.recordreader import recorded_gpus, recorded_pods, unreadable
 from extender.core.values import Node
 from extender.core.workload import HALF_LIFE
 
@@ -30,6 +32,8 @@ class Reflector:
         self._decisions = decisions
         self._ledger = decisions.ledger
         self._claims = decisions.claims
+        #: Called after each change of a reservation pod.
+        self.reservation_changed: Callable[[], None] = lambda: None
 
     def nodes(self, nodes: Iterable[Node]) -> None:
         """Nodes that are new or have changed."""
@@ -57,11 +61,27 @@ class Reflector:
     def _account(self, pod: Object) -> None:
         if is_reservation(pod):
             self._reservation(pod)
-        elif has_ended(pod):
+            return
+        if has_ended(pod):
             self._ledger.release(uid_of(pod))
-        elif (holding := pod_on_node(pod)) is not None:
+            return
+        self._ledger.alive(uid_of(pod))
+        if (holding := pod_on_node(pod)) is not None:
             self._ledger.observe(holding)
             self._claims.end(holding.uid)
+
+    def config_map(self, config_map: Object) -> None:
+        """A node record is new or has changed; other ConfigMaps are none of ours."""
+        data = config_map.get("data") or {}
+        node = data.get(NODE_KEY)
+        if not node or namespaced_name(config_map)[1] != record_name(node):
+            return
+        try:
+            record = NodeRecord.parse(data.get(RECORD_KEY, ""))
+        except UnreadableRecord as error:
+            self._ledger.put_record(node, [unreadable(node, str(error))], ())
+            return
+        self._ledger.put_record(node, recorded_pods(node, record), recorded_gpus(node, record))
 
     def pod_gone(self, pod: Object) -> None:
         """The API has deleted the pod."""
@@ -71,6 +91,7 @@ class Reflector:
             self._claims.end(uid_of(pod))
         elif node is not None:
             self._ledger.drop_reservation(node, namespaced_name(pod)[1])
+            self.reservation_changed()
 
     def _reservation(self, pod: Object) -> None:
         reservation = reservation_of(pod)
@@ -79,6 +100,7 @@ class Reflector:
         self._ledger.put_reservation(reservation)
         if reservation.device is not None and reservation.memory_mib is not None:
             self._ledger.report(reservation.node, reservation.id, reservation.device, reservation.memory_mib)
+        self.reservation_changed()
 
 
 def _created(pod: Object) -> str:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from extender import wire
-from extender.binding.bind import BindFailed
+from extender.binding.outcome import BindFailed
 from extender.core.errors import InputError
 from extender.core.podreader import namespaced_name, uid_of
 from extender.service import Service

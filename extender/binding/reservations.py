@@ -1,81 +1,143 @@
 """Opening and closing shared GPUs: each is one reservation pod."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from itertools import count
+from typing import Final
 
-from extender.binding.api import KubeApi, Pod
+from extender.binding.api import KubeApi
+from extender.binding.records import NodeRecords
 from extender.core import names
-from extender.core.errors import ApiError, LedgerError, NotFound
+from extender.core.errors import Conflict, GpuExtenderError, LedgerError, NotFound, Unavailable
 from extender.core.ledger import Ledger
+from extender.core.record import Opened
 from extender.core.reservation import Template, reservation_name, reservation_pod
 from extender.core.values import PodOnNode, Reservation
+
+#: Seconds that the agent gets when we close a GPU: it ignores SIGTERM, and nothing runs on the device any more.
+CLOSE_GRACE: Final = 2
 
 
 class Reservations:
     """The reservation pods of a cluster."""
 
-    def __init__(self, api: KubeApi, ledger: Ledger, *, scheduler: str, image: str) -> None:
+    def __init__(self, api: KubeApi, ledger: Ledger, records: NodeRecords, process: str, template: Template) -> None:
         self._api = api
         self._ledger = ledger
-        self._template = Template(scheduler, image)
+        self._records = records
+        self._process = process
+        self._template = template
         self._attempts = count()
         #: id → the call that creates that reservation pod
-        self._opening: dict[str, asyncio.Task[Pod]] = {}
+        self._opening: dict[str, asyncio.Task[None]] = {}
+        #: Wakes whoever waits for a report; replaced each time.
+        self._news: asyncio.Event = asyncio.Event()
 
     def new_ids(self, node: str, pod_uid: str, number: int) -> Sequence[str]:
         """Names for GPUs about to be opened for a pod."""
         state = self._ledger.state(node)
         node_uid = state.node.uid if state is not None else node
-        attempt = next(self._attempts)
+        # With the process in it: one that starts anew must not use the names of the one before.
+        attempt = f"{self._process}-{next(self._attempts)}"
         return [reservation_name(node_uid, pod_uid, index, attempt) for index in range(number)]
 
-    async def open(self, pod: PodOnNode) -> PodOnNode:
-        """See that every GPU of the pod is held by a reservation pod that has reported its device.
+    def opened(self, node: str) -> Mapping[str, Opened]:
+        """What the node's reservation pods have reported."""
+        return {r.id: opened for r in self._ledger.reservations(node) if (opened := _opened(r)) is not None}
 
-        Raises ApiError, or LedgerError if one did not report.
+    def usable(self, node: str, gpu_id: str) -> bool:
+        """Whether a share may still land there, as far as the watch has shown."""
+        seen = {r.id: r for r in self._ledger.reservations(node)}.get(gpu_id)
+        return not self._ledger.is_gone(gpu_id) and (seen is None or not (seen.ended or seen.closing))
+
+    def changed(self) -> None:
+        """The watch has shown something new of a reservation pod."""
+        news, self._news = self._news, asyncio.Event()
+        news.set()
+
+    async def open(self, pod: PodOnNode) -> PodOnNode:
+        """The pod's share once every GPU of it is held by a reservation pod that has reported its device.
+
+        The caller bounds the time. Raises ApiError for a pod that the API refuses, LedgerError if a GPU is gone.
         """
         planned = {r.id: r for r in self._ledger.reservations(pod.node)}
         for share in pod.shares:
-            if share.uuid is None and planned[share.gpu_id].uid is None:
-                await self._create(planned[share.gpu_id])
-        held = self._ledger.pod(pod.uid)
-        if held is None or any(share.uuid is None for share in held.shares):
-            raise LedgerError("the reservation pod of a new shared GPU has not reported a device")
-        return held
+            reservation = planned.get(share.gpu_id)
+            if share.uuid is None and reservation is not None and reservation.uid is None:
+                await self._create_once(reservation)
+        while True:
+            news = self._news
+            held = self._ledger.pod(pod.uid)
+            if held is None:
+                raise LedgerError(f"pod {pod.namespace}/{pod.name} has ended")
+            if all(share.uuid is not None for share in held.shares):
+                return held
+            known = {r.id for r in self._ledger.reservations(pod.node) if self.usable(pod.node, r.id)}
+            if any(share.uuid is None and share.gpu_id not in known for share in held.shares):
+                raise LedgerError("the reservation pod of a new shared GPU has ended")
+            await news.wait()
 
-    async def close_idle(self, node: str) -> None:
-        """Delete the reservation pods of that node whose GPUs hold no share."""
+    async def close_idle(self, node: str, ids: Collection[str] | None = None) -> None:
+        """Close those of the node's shared GPUs (all, or these) that hold no share."""
         state = self._ledger.state(node)
         idle = {gpu.id for gpu in state.gpus if not gpu.shares} if state is not None else set()
-        closing = [r for r in self._ledger.reservations(node) if r.id in idle and r.uid is not None]
+        wanted = idle if ids is None else idle & set(ids)
+        closing = [r for r in self._ledger.reservations(node) if r.id in wanted and r.uid is not None]
         for reservation in closing:
-            # From here on no share lands on it: its deletion is under way.
+            # From here on no bind of this process chooses it.
             self._ledger.put_reservation(replace(reservation, closing=True))
         for reservation in closing:
-            await self._delete(reservation)
+            await self._close(reservation)
 
-    async def _create(self, reservation: Reservation) -> None:
+    async def _create_once(self, reservation: Reservation) -> None:
         """One creation per reservation pod: a second share of a GPU that is just being opened waits for the first."""
         task = self._opening.get(reservation.id)
         if task is None:
-            task = asyncio.ensure_future(self._api.create_pod(self._manifest(reservation)))
+            task = asyncio.create_task(self._create(reservation))
             self._opening[reservation.id] = task
-            task.add_done_callback(lambda _: self._opening.pop(reservation.id, None))
+            task.add_done_callback(lambda done: self._created(reservation.id, done))
         await asyncio.shield(task)
 
-    async def _delete(self, reservation: Reservation) -> None:
+    def _created(self, reservation_id: str, task: asyncio.Task[None]) -> None:
+        del self._opening[reservation_id]
+        if not task.cancelled():
+            task.exception()  # Retrieved: whoever waited for it may have met his deadline.
+
+    async def _create(self, reservation: Reservation) -> None:
         try:
-            await self._api.delete_pod(names.RESERVATION_NAMESPACE, reservation.id, reservation.uid or "")
+            await self._api.create_pod(self._manifest(reservation))
+        except (Conflict, Unavailable):
+            return  # It exists, or may exist: its report tells.
+
+    async def _close(self, reservation: Reservation) -> None:
+        """PUT state closing, then DELETE. A step that fails leaves a GPU that the next close finds idle again."""
+        try:
+            opened = _opened(reservation)
+            if opened is not None:
+                # Even for a GPU that never stood there: another extender may be about to use it.
+                await self._records.commit(reservation.node, lambda record: record.closing(opened))
+            await self._api.delete_pod(names.RESERVATION_NAMESPACE, reservation.id, reservation.uid or "", CLOSE_GRACE)
+            if self._ledger.is_gone(reservation.id):
+                await self.left(reservation.node, reservation.id)
         except NotFound:
             self._ledger.drop_reservation(reservation.node, reservation.id)
-        except ApiError:
-            # It still holds its device: nothing is lost but room. The next close tries again.
+        except GpuExtenderError:
+            # It still holds its device: nothing is lost but room. What the watch has shown meanwhile stands.
             if replace(reservation, closing=True) in self._ledger.reservations(reservation.node):
                 self._ledger.put_reservation(reservation)
+
+    async def left(self, node: str, reservation_id: str) -> None:
+        """The reservation pod is gone: its id leaves the record, unless shares are on it. Raises ApiError."""
+        await self._records.commit(node, lambda record: record.without_gpu(reservation_id))
 
     def _manifest(self, reservation: Reservation) -> dict[str, object]:
         state = self._ledger.state(reservation.node)
         resource = state.inventory.whole_resource if state is not None else None
         return reservation_pod(reservation.id, reservation.node, resource or names.GPU_RESOURCE, self._template)
+
+
+def _opened(reservation: Reservation) -> Opened | None:
+    if reservation.uid is None or reservation.device is None or reservation.memory_mib is None:
+        return None
+    return Opened(reservation.id, reservation.uid, reservation.device, reservation.memory_mib)

@@ -23,6 +23,8 @@ A node's state is derived from its pods and reservation pods (``accounting.deriv
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
+from cachetools import LRUCache
+
 from extender.core import names
 from extender.core.accounting import derive
 from extender.core.errors import DoesNotFit, LedgerError
@@ -46,6 +48,10 @@ class _Books:
     node: Node | None = None
     #: pod UID → what it takes here
     pods: dict[str, PodOnNode] = field(default_factory=dict)
+    #: pod UID → what the node record says that it holds, whether or not it is bound yet
+    recorded: dict[str, PodOnNode] = field(default_factory=dict)
+    #: GPUs of the node record
+    opened: tuple[Reservation, ...] = ()
     #: id → reservation pod, planned ones included
     reservations: dict[str, Reservation] = field(default_factory=dict)
     #: None after a change, until somebody asks.
@@ -60,6 +66,10 @@ class Ledger:
         self._books: dict[str, _Books] = {}
         #: pod UID → node name
         self._where: dict[str, str] = {}
+        #: pod UID → node whose record names it
+        self._recorded: dict[str, str] = {}
+        #: UIDs of pods and ids of reservation pods that the API has shown to be gone. They never come back.
+        self._gone: LRUCache[str, bool] = LRUCache(maxsize=GONE)
 
     # --- reading ------------------------------------------------------------------------------------------
 
@@ -69,7 +79,7 @@ class Ledger:
         if books is None or books.node is None:
             return None
         if books.state is None:
-            books.state = derive(books.node, books.pods.values(), books.reservations.values())
+            books.state = derive(books.node, self._holders(books), self._reservations(books))
         return books.state
 
     def snapshot(self) -> Iterator[NodeState]:
@@ -100,9 +110,10 @@ class Ledger:
         if books is None or books.node is None:
             return None
         gone = set(uids)
-        pods = [pod for uid, pod in books.pods.items() if uid not in gone]
-        emptied = _gpu_ids(books.pods.values()) - _gpu_ids(pods)
-        kept = [r for r in books.reservations.values() if r.id not in emptied and r.uid not in gone]
+        before = self._holders(books)
+        pods = [pod for pod in before if pod.uid not in gone]
+        emptied = _gpu_ids(before) - _gpu_ids(pods)
+        kept = [r for r in self._reservations(books) if r.id not in emptied and r.uid not in gone]
         return derive(books.node, pods, kept)
 
     # --- evidence -----------------------------------------------------------------------------------------
@@ -146,17 +157,52 @@ class Ledger:
             books.reservations[reservation.id] = reservation
             self._change(reservation.node)
 
-    def drop_reservation(self, node: str, reservation_id: str) -> None:
-        """The reservation pod is gone; idempotent."""
-        books = self._books.get(node)
-        if books is not None and books.reservations.pop(reservation_id, None) is not None:
+    def put_record(self, node: str, entries: Iterable[PodOnNode], opened: Iterable[Reservation]) -> None:
+        """The node record as the API shows it: room that any extender has taken, for pods bound or not."""
+        books = self._books.setdefault(node, _Books())
+        recorded = {pod.uid: pod for pod in entries}
+        gpus = tuple(opened)
+        if (books.recorded, books.opened) != (recorded, gpus):
+            books.recorded, books.opened = recorded, gpus
+            self._recorded |= dict.fromkeys(recorded, node)
             self._change(node)
             self._sweep(node)
 
+    def disregard_record(self, uid: str) -> None:
+        """A new try is about to replace what the record holds for this pod: until the record is seen again, it counts
+        by the try alone."""
+        node = self._recorded.pop(uid, None)
+        books = self._books.get(node) if node is not None else None
+        if books is not None and node is not None and books.recorded.pop(uid, None) is not None:
+            self._change(node)
+
+    def is_gone(self, uid: str) -> bool:
+        """Whether the API has shown that this pod is gone or has ended."""
+        return uid in self._gone
+
+    def alive(self, uid: str) -> None:
+        """The API shows a pod of this UID that has not ended.
+
+        An API server never gives a UID twice, but whoever creates pods in the embedded cluster may.
+        """
+        if self._gone.pop(uid, False):
+            node = self._recorded.get(uid)
+            if node in self._books:
+                self._change(node)
+
+    def drop_reservation(self, node: str, reservation_id: str) -> None:
+        """The reservation pod is gone; idempotent."""
+        self._gone[reservation_id] = True
+        self._drop_reservation(node, reservation_id)
+
     def release(self, uid: str) -> None:
         """The pod is gone or has ended: evidence, not a wish. Idempotent."""
+        self._gone[uid] = True
         if uid in self._where:
             self._remove(uid)
+        node = self._recorded.pop(uid, None)
+        if node in self._books:
+            self._change(node)
 
     # --- our own decisions --------------------------------------------------------------------------------
 
@@ -204,9 +250,9 @@ class Ledger:
         self._change(node)
         return pod
 
-    def record(self, uid: str) -> None:
-        """The node record holds the share. Raises LedgerError unless it is assumed."""
-        self._advance(uid, (ShareState.ASSUMED,), ShareState.RECORDED)
+    def record(self, uid: str, attempt: str | None = None) -> None:
+        """The node record holds the share, by that try. Raises LedgerError unless it is assumed."""
+        self._advance(uid, (ShareState.ASSUMED,), ShareState.RECORDED, attempt)
 
     def confirm(self, uid: str) -> None:
         """The API says that the pod is bound. Idempotent; raises LedgerError for an unknown pod."""
@@ -234,7 +280,8 @@ class Ledger:
         for share in pod.shares:
             reservation = books.reservations.get(share.gpu_id)
             if reservation is not None and reservation.uid is None and share.gpu_id not in used:
-                self.drop_reservation(pod.node, share.gpu_id)
+                # Not gone: its creation may yet land.
+                self._drop_reservation(pod.node, share.gpu_id)
 
     def report(self, node: str, reservation_id: str, device: str, memory_mib: int) -> None:
         """Devices are known: the shares that wait for this GPU get its UUID."""
@@ -263,9 +310,22 @@ class Ledger:
                 assert self._where.get(uid) == name, f"{uid} is on {name} and elsewhere"
             state = self.state(name)
             if state is not None:
-                check_node(state, books.pods.values())
+                check_node(state, self._holders(books))
 
     # --- inside -------------------------------------------------------------------------------------------
+
+    def _holders(self, books: _Books) -> list[PodOnNode]:
+        """Pods, and those that only the record knows: another extender is binding them, or we are."""
+        unbound = [pod for uid, pod in books.recorded.items() if uid not in self._where and uid not in self._gone]
+        return [*books.pods.values(), *unbound]
+
+    def _known_reservations(self, books: _Books) -> list[Reservation]:
+        return [*books.reservations.values(), *books.opened]
+
+    def _reservations(self, books: _Books) -> list[Reservation]:
+        """Reservation pods, and those of recorded GPUs that the watch has not shown yet."""
+        unseen = [r for r in books.opened if r.id not in books.reservations and r.id not in self._gone]
+        return [*books.reservations.values(), *unseen]
 
     def _verify(self, state: NodeState, request: GpuRequest, placement: Placement, new_ids: Sequence[str]) -> None:
         if len(new_ids) != placement.new or len(set(new_ids)) != placement.new:
@@ -286,14 +346,14 @@ class Ledger:
         if isinstance(verdict, Shortfall):
             raise DoesNotFit(verdict.text)
 
-    def _advance(self, uid: str, allowed: tuple[ShareState, ...], to: ShareState) -> None:
+    def _advance(self, uid: str, allowed: tuple[ShareState, ...], to: ShareState, attempt: str | None = None) -> None:
         pod = self.pod(uid)
         if pod is None:
             raise LedgerError(f"no pod {uid} in the ledger")
         if pod.state not in allowed:
             raise LedgerError(f"pod {pod.namespace}/{pod.name} is {pod.state}, not one of {allowed}")
         if pod.state is not to:
-            self._books[pod.node].pods[uid] = replace(pod, state=to)
+            self._books[pod.node].pods[uid] = replace(pod, state=to, attempt=attempt or pod.attempt)
             self._change(pod.node)
 
     def _remove(self, uid: str) -> None:
@@ -302,16 +362,25 @@ class Ledger:
         self._change(node)
         self._sweep(node)
 
+    def _drop_reservation(self, node: str, reservation_id: str) -> None:
+        books = self._books.get(node)
+        if books is not None and any(r.id == reservation_id for r in self._known_reservations(books)):
+            books.reservations.pop(reservation_id, None)
+            self._change(node)
+            self._sweep(node)
+
     def _change(self, node: str) -> None:
         self._books[node].state = None
         self._touched(node)
 
     def _sweep(self, node: str) -> None:
         books = self._books[node]
-        if books.node is None and not books.pods and not books.reservations:
+        if books.node is None and not (books.pods or books.reservations or books.recorded or books.opened):
             del self._books[node]
 
 
+#: How many ends are remembered: far more than pods can end while a record still names them.
+GONE = 200_000
 REASON_UNKNOWN = "the node is not known to the ledger"
 
 

@@ -64,7 +64,8 @@ def pod_on_node(pod: Pod) -> PodOnNode | None:
     if node is None or has_ended(pod):
         return None
     namespace, name = namespaced_name(pod)
-    shares, undecodable = _shares(annotations_of(pod))
+    annotations = annotations_of(pod)
+    shares, undecodable = _shares(annotations)
     resources, unreadable = _resources(pod)
     return PodOnNode(
         uid=uid_of(pod),
@@ -75,6 +76,7 @@ def pod_on_node(pod: Pod) -> PodOnNode | None:
         shares=shares,
         compute_mode=_compute_mode(pod),
         observed=True,
+        attempt=str(annotations[names.TRY]) if annotations.get(names.TRY) else None,
         undecodable=undecodable or unreadable,
     )
 

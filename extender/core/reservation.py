@@ -21,7 +21,7 @@ OWNER: Final = "reservations"
 NOBODY: Final = 65532
 
 
-def reservation_name(node_uid: str, pod_uid: str, device_index: int, attempt: int) -> str:
+def reservation_name(node_uid: str, pod_uid: str, device_index: int, attempt: int | str) -> str:
     """A name that is never used twice: ``attempt`` differs each time the same pod opens the same GPU again."""
     identity = f"{node_uid}\0{pod_uid}\0{device_index}\0{attempt}"
     return "share-" + blake2b(identity.encode(), digest_size=8).hexdigest()

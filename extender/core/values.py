@@ -54,6 +54,8 @@ class PodOnNode:
     state: ShareState = ShareState.CONFIRMED
     #: The API showed this placement; only such evidence may exceed what a GPU has.
     observed: bool = False
+    #: The try that bound it; None where no annotation says so.
+    attempt: str | None = None
     #: Why its placement annotations cannot be read. The node then gives out no device.
     undecodable: str | None = None
 

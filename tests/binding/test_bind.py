@@ -1,115 +1,73 @@
 """bind against an API that is slow, refuses and fails: nothing is bound twice, and nothing stays behind."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from extender.binding.api import Pod
-from extender.binding.bind import Binder, BindFailed
-from extender.binding.reservations import Reservations
-from extender.config import Settings
 from extender.core import names
-from extender.core.errors import ApiError, Conflict, Refused, Unavailable
+from extender.core.errors import ApiError, Conflict, NotFound, Refused, Unavailable
 from extender.core.inspect import picture
-from extender.embedded import EmbeddedCluster
-from extender.service import embedded_service
-from extender.snapshot import Snapshot
+from extender.core.record import RECORD_KEY, Entry, NodeRecord, record_name
+from tests.binding.world import FaultyApi, Process, shared_cluster, violations
 from tests.builders import PodBuilder, make_node, make_pod
 
 CARD = 1000
-Hook = Callable[[], Awaitable[None]]
-
-
-class Scripted:
-    """A KubeApi that lets others run before and after each call; at the n-th call of a method something happens."""
-
-    def __init__(self, cluster: EmbeddedCluster) -> None:
-        self.cluster = cluster
-        self.calls: list[str] = []
-        #: (method, which call of it, before or after it takes effect) → what happens then
-        self.script: dict[tuple[str, int, str], Hook] = {}
-
-    def fail(self, method: str, which: int, error: Exception) -> None:
-        async def raise_it() -> None:
-            raise error
-
-        self.script[method, which, "before"] = raise_it
-
-    async def get_pod(self, namespace: str, name: str) -> Pod:
-        found: Pod = await self._call("get_pod", namespace, name)
-        return found
-
-    async def create_pod(self, pod: Mapping[str, Any]) -> Pod:
-        stored: Pod = await self._call("create_pod", pod)
-        return stored
-
-    async def delete_pod(self, namespace: str, name: str, uid: str) -> None:
-        await self._call("delete_pod", namespace, name, uid)
-
-    async def bind_pod(self, binding: Mapping[str, Any]) -> None:
-        await self._call("bind_pod", binding)
-
-    async def _call(self, method: str, *arguments: Any) -> Any:
-        self.calls.append(method)
-        which = self.calls.count(method)
-        await self._happens(method, which, "before")
-        answer = await getattr(self.cluster, method)(*arguments)
-        await self._happens(method, which, "after")
-        return answer
-
-    async def _happens(self, method: str, which: int, when: str) -> None:
-        await asyncio.sleep(0)
-        await self.script.get((method, which, when), nothing)()
-
-
-async def nothing() -> None:
-    """The script says nothing about this call."""
+GPUS = 2
 
 
 class World:
-    """A cluster, its ledger, and a binder that reaches it through a scripted API."""
+    """A cluster of two nodes and one extender."""
 
-    def __init__(self, gpus: int = 2) -> None:
-        node, other = (make_node(name).gpus(gpus, mib=CARD).build() for name in ("n", "m"))
-        service = embedded_service(Settings(), Snapshot(nodes=(node, other)))
-        self.cluster, self.decisions = service.cluster, service.decisions
-        self.ledger = service.decisions.ledger
-        self.api = Scripted(service.cluster)
-        self.now = 0.0
-        self.reservations = Reservations(self.api, self.ledger, scheduler="s", image="i")
-        self.binder = self.new_binder()
+    def __init__(self) -> None:
+        self.cluster = shared_cluster(*(make_node(name).gpus(GPUS, mib=CARD).build() for name in ("n", "m")))
+        self.process = Process(self.cluster)
+        self.ledger = self.process.decisions.ledger
 
-    def new_binder(self) -> Binder:
-        return Binder(self.api, self.decisions, self.reservations, process="x", clock=lambda: self.now)
+    @property
+    def api(self) -> FaultyApi:
+        return self.process.api
+
+    def restart(self) -> None:
+        """The extender dies; another one starts."""
+        self.process.die()
+        self.process = Process(self.cluster)
+        self.ledger = self.process.decisions.ledger
 
     async def pod(self, builder: PodBuilder) -> Any:
         return await self.cluster.submit(builder.build())
 
-    async def bind(self, pod: Any, node: str = "n", uid: str | None = None) -> None:
+    async def bind(self, pod: Any, node: str = "n") -> None:
         metadata = pod["metadata"]
-        await self.binder.bind(metadata["namespace"], metadata["name"], uid or metadata["uid"], node)
+        await self.process.binder.bind(metadata["namespace"], metadata["name"], metadata["uid"], node)
 
     async def error(self, pod: Any, node: str = "n", uid: str | None = None) -> str:
         """What bind says; empty where it succeeds."""
-        try:
-            await self.bind(pod, node, uid)
-        except BindFailed as failure:
-            return str(failure)
-        return ""
+        return await self.process.bind(pod, node, uid) or ""
 
     async def delete(self, pod: Any) -> None:
         metadata = pod["metadata"]
         await self.cluster.delete_pod(metadata["namespace"], metadata["name"], metadata["uid"])
+
+    async def stored(self, pod: Any) -> Any:
+        return await self.cluster.get_pod(pod["metadata"]["namespace"], pod["metadata"]["name"])
 
     def seen(self) -> Any:
         return picture(list(self.ledger.snapshot()))
 
     def reservation_pods(self) -> list[str]:
         return [p["metadata"]["name"] for p in self.cluster.pods() if is_reservation(p)]
+
+    async def entries(self, node: str = "n") -> list[Entry]:
+        """What stands in the node record."""
+        try:
+            found = await self.cluster.get_config_map(names.RESERVATION_NAMESPACE, record_name(node))
+        except NotFound:
+            return []
+        return list(NodeRecord.parse(found["data"][RECORD_KEY]).entries())
 
     def account(self) -> dict[str, int]:
         """Device → MiB given out, by what is written on bound pods alone."""
@@ -131,6 +89,7 @@ def world() -> Iterator[World]:
     made = World()
     yield made
     made.ledger.check()
+    assert violations(made.cluster, CARD, GPUS) == []
 
 
 # --- once per pod and node --------------------------------------------------------------------------------
@@ -148,7 +107,7 @@ async def test_the_same_bind_again_is_a_success(world: World) -> None:
 async def test_idempotence_survives_a_restart(world: World) -> None:
     pod = await world.pod(make_pod("p").gpu_memory(400))
     await world.bind(pod)
-    world.binder = world.new_binder()
+    world.restart()
     before = world.seen()
     await world.bind(pod)
     assert world.seen() == before
@@ -194,10 +153,10 @@ async def test_whole_and_cpu_pods_get_no_annotations(world: World) -> None:
 
 async def test_the_claim_ends_with_the_bind(world: World) -> None:
     pod = await world.pod(make_pod("p").gpu_memory(400))
-    world.decisions.filter(pod, ["n"])
-    assert len(world.decisions.claims) == 1
+    world.process.decisions.filter(pod, ["n"])
+    assert len(world.process.decisions.claims) == 1
     await world.bind(pod)
-    assert len(world.decisions.claims) == 0
+    assert len(world.process.decisions.claims) == 0
 
 
 # --- failures ---------------------------------------------------------------------------------------------
@@ -205,23 +164,44 @@ async def test_the_claim_ends_with_the_bind(world: World) -> None:
 FAILURES = [Conflict("409"), Refused("422"), Unavailable("no answer"), ApiError("other")]
 
 
+STEPS = [
+    ("get_pod", 1, 1),
+    ("create_pod", 1, 1),
+    ("create_pod", 1, 2),
+    ("create_pod", 2, 2),
+    ("get_config_map", 1, 2),
+    ("create_config_map", 1, 2),
+    ("bind_pod", 1, 2),
+]
+
+
 @pytest.mark.parametrize("error", FAILURES, ids=lambda error: type(error).__name__)
-@pytest.mark.parametrize(
-    ("method", "which", "devices"),
-    [("get_pod", 1, 1), ("create_pod", 1, 1), ("create_pod", 1, 2), ("create_pod", 2, 2), ("bind_pod", 1, 2)],
-)
+@pytest.mark.parametrize(("method", "which", "devices"), STEPS)
 async def test_a_failed_call_leaves_nothing_behind(
     world: World, error: Exception, method: str, which: int, devices: int
 ) -> None:
     before = world.seen()
     pod = await world.pod(make_pod("p").gpu_memory(400).num_devices(devices))
     world.api.fail(method, which, error)
-    assert await world.error(pod) == str(error)
+    answer = await world.error(pod)
+    if isinstance(error, Conflict) and method in ("create_config_map", "bind_pod"):
+        assert answer == "", "a lost race is run again"
+        return
+    assert answer == expected(error, method)
     assert world.seen() == before
     assert world.reservation_pods() == []
     assert world.ledger.reservations("n") == ()
-    assert world.binder.oldest_assumed() == 0
+    assert await world.entries() == []
+    assert world.process.binder.oldest_assumed() == 0
     assert await world.error(pod) == "", "the next try starts afresh"
+
+
+def expected(error: Exception, method: str) -> str:
+    if method == "create_pod" and isinstance(error, Conflict | Unavailable):
+        return "a new shared GPU has not reported its device in time"
+    if method == "bind_pod" and not isinstance(error, Refused):
+        return "the API did not answer the Binding, and it has not taken effect"
+    return str(error)
 
 
 async def test_a_failed_bind_leaves_the_shares_of_others(world: World) -> None:
@@ -244,7 +224,7 @@ async def test_a_reservation_that_cannot_be_deleted_stays_known(world: World, er
     assert (gpu["state"], gpu["shares"]) == ("ready", [])
     whole = await world.pod(make_pod("w").gpus(2))
     assert "not enough whole GPUs" in await world.error(whole)
-    await world.reservations.close_idle("n")
+    await world.process.reservations.close_idle("n")
     assert world.seen()["nodes"][0]["sharedGpus"] == []
     assert world.reservation_pods() == []
 
@@ -265,6 +245,9 @@ MOMENTS = [
     ("get_pod", "after"),
     ("create_pod", "before"),
     ("create_pod", "after"),
+    ("get_config_map", "before"),
+    ("create_config_map", "before"),
+    ("create_config_map", "after"),
     ("bind_pod", "before"),
     ("bind_pod", "after"),
 ]
@@ -276,7 +259,7 @@ async def test_the_pod_is_deleted_meanwhile(world: World, method: str, when: str
     world.api.script[method, 1, when] = lambda: world.delete(pod)
     error = await world.error(pod)
     assert bool(error) == ((method, when) != ("bind_pod", "after")), "once bound it was a success"
-    await world.reservations.close_idle("n")
+    await world.process.reservations.close_idle("n")
     assert world.seen()["totals"]["usedMiB"] == 0
     assert world.reservation_pods() == []
     assert world.ledger.reservations("n") == ()
@@ -324,7 +307,7 @@ async def test_no_share_lands_on_a_gpu_that_is_being_closed(world: World) -> Non
     await world.bind(first)
     await world.delete(first)
     world.api.script["delete_pod", 1, "before"] = lambda: world.bind(second)
-    await world.reservations.close_idle("n")
+    await world.process.reservations.close_idle("n")
     [gpu] = world.seen()["nodes"][0]["sharedGpus"]
     assert (gpu["state"], [share["pod"] for share in gpu["shares"]]) == ("ready", ["second"])
 
@@ -347,8 +330,8 @@ async def test_a_caller_that_goes_away_does_not_stop_a_bind(world: World) -> Non
     world.api.script["create_pod", 1, "after"] = wait
     caller = asyncio.create_task(world.bind(pod))
     await reached.wait()
-    world.now = 3.0
-    assert world.binder.oldest_assumed() == 3.0
+    world.process.now = 3.0
+    assert world.process.binder.oldest_assumed() == 3.0
     caller.cancel()
     with pytest.raises(asyncio.CancelledError):
         await caller
@@ -356,7 +339,7 @@ async def test_a_caller_that_goes_away_does_not_stop_a_bind(world: World) -> Non
     assert await world.error(pod) == "", "the second caller gets the answer of the same bind"
     assert world.api.calls.count("bind_pod") == 1
     assert list(world.account().values()) == [400]
-    assert world.binder.oldest_assumed() == 0
+    assert world.process.binder.oldest_assumed() == 0
 
 
 async def test_a_bind_that_fails_with_nobody_waiting(world: World) -> None:
@@ -368,18 +351,208 @@ async def test_a_bind_that_fails_with_nobody_waiting(world: World) -> None:
     caller.cancel()
     with pytest.raises(asyncio.CancelledError):
         await caller
-    for _ in range(20):
+    for _ in range(100):
         await asyncio.sleep(0)
     assert world.seen()["totals"]["usedMiB"] == 0
     assert world.reservation_pods() == []
 
 
+# --- answers that do not come -----------------------------------------------------------------------------
+
+LOST = [("create_pod", 1), ("create_config_map", 1), ("bind_pod", 1)]
+
+
+@pytest.mark.parametrize("call", LOST, ids=lambda call: str(call[0]))
+async def test_the_answer_is_lost_but_the_request_has_landed(world: World, call: tuple[str, int]) -> None:
+    world.api.faults[call] = "lost"
+    pod = await world.pod(make_pod("p").gpu_memory(400))
+    assert await world.error(pod) == ""
+    assert world.api.calls.count(call[0]) == 1
+    assert list(world.account().values()) == [400]
+    assert world.ledger.state("n").gpus[0].used_mib == 400  # type: ignore[union-attr]
+
+
+async def test_a_put_that_the_client_repeats_by_itself_is_our_own(world: World) -> None:
+    """The first landed, the repetition conflicts with it: no other try stands there, so no fence is due."""
+    pod = await world.pod(make_pod("p").gpu_memory(400))
+    world.api.fail("create_config_map", 1, Conflict("409"), when="after")
+    assert await world.error(pod) == ""
+    assert "patch_pod" not in world.api.calls
+
+
+@pytest.mark.parametrize("fence", ["refused", "never", "late", "lost"])
+async def test_a_fence_that_fails_too_leaves_the_room_held(world: World, fence: str) -> None:
+    """A refused fence says nothing about the Binding, whoever refused it."""
+    world.api.faults = {("bind_pod", 1): "late", ("patch_pod", 1): fence}
+    pod = await world.pod(make_pod("p").gpu_memory(600).num_devices(2))
+    assert "nobody knows" in await world.error(pod)
+    world.process.now = 5.0
+    assert world.process.binder.oldest_assumed() == 5.0
+    other = await world.pod(make_pod("other").gpu_memory(600))
+    assert await world.error(other), "its room is held"
+    await world.api.land_late_requests()
+    await world.error(pod)  # "it has not taken effect", where a fence came through meanwhile
+    assert await world.error(pod) == "", "landed, or tried again"
+    assert world.process.binder.oldest_assumed() == 0
+    assert sorted(world.account().values()) == [600, 600]
+
+
+async def test_the_fence_kills_a_binding_that_is_still_on_its_way(world: World) -> None:
+    world.api.faults[("bind_pod", 1)] = "late"
+    pod = await world.pod(make_pod("p").gpu_memory(600))
+    assert "it has not taken effect" in await world.error(pod)
+    await world.api.land_late_requests()
+    assert "nodeName" not in (await world.stored(pod))["spec"]
+    assert await world.entries() == []
+
+
+async def test_an_entry_that_a_dead_process_left_is_fenced_first(world: World) -> None:
+    """Its Binding may still land: the successor's fence comes before its own entry."""
+    world.api.faults[("bind_pod", 1)] = "late-killed"
+    pod = await world.pod(make_pod("p").gpu_memory(600))
+    assert await world.error(pod) == "killed"
+    dead = world.api
+    world.restart()
+    assert await world.error(pod, "m") == ""
+    await dead.land_late_requests()
+    assert (await world.stored(pod))["spec"]["nodeName"] == "m"
+
+
+async def test_somebody_else_binds_a_share_pod_meanwhile(world: World) -> None:
+    pod = await world.pod(make_pod("p").gpu_memory(400))
+    target = {"metadata": {"namespace": "default", "name": "p"}, "target": {"name": "m"}}
+    world.api.script["bind_pod", 1, "before"] = lambda: world.cluster.bind_pod(target)
+    assert await world.error(pod) == "pod default/p is already bound to node m"
+    assert await world.entries() == []
+    assert world.reservation_pods() == []
+
+
+async def test_a_closing_gpu_leaves_the_record_with_its_pod(world: World) -> None:
+    pod = await world.pod(make_pod("p").gpu_memory(400))
+    await world.bind(pod)
+    await world.delete(pod)
+    await world.process.reservations.close_idle("n")
+    found = await world.cluster.get_config_map(names.RESERVATION_NAMESPACE, record_name("n"))
+    assert NodeRecord.parse(found["data"][RECORD_KEY]) == NodeRecord.empty()
+
+
+async def test_an_unreadable_record_takes_no_share_and_stays_as_it_is(world: World) -> None:
+    first = await world.pod(make_pod("first").gpu_memory(400))
+    await world.bind(first)
+    found = await world.cluster.get_config_map(names.RESERVATION_NAMESPACE, record_name("n"))
+    spoilt = {**found, "data": {**found["data"], RECORD_KEY: "{"}}
+    await world.cluster.put_config_map(spoilt)
+    assert await world.error(await world.pod(make_pod("p").gpu_memory(400)))
+    await world.process.reservations.close_idle("n")
+    found = await world.cluster.get_config_map(names.RESERVATION_NAMESPACE, record_name("n"))
+    assert found["data"][RECORD_KEY] == "{"
+
+
+async def test_two_processes_never_use_one_name(world: World) -> None:
+    """One that starts anew would otherwise open a GPU under the name of one that has been closed."""
+    first = world.process.reservations.new_ids("n", "p", 1)
+    world.restart()
+    assert first != world.process.reservations.new_ids("n", "p", 1)
+
+
+async def test_a_fence_comes_before_the_entry_that_takes_another_ones_place(world: World) -> None:
+    """Else the dead process's Binding lands after its entry has gone."""
+    world.api.faults[("bind_pod", 1)] = "late-killed"
+    pod = await world.pod(make_pod("p").gpu_memory(600))
+    assert await world.error(pod) == "killed"
+    dead = world.api
+    world.restart()
+    world.api.script["bind_pod", 1, "before"] = dead.land_late_requests
+    assert await world.error(pod) == ""
+    [entry] = await world.entries()
+    assert (await world.stored(pod))["metadata"]["annotations"][names.TRY] == entry.attempt
+
+
+async def test_an_entry_of_a_pod_that_another_try_has_bound_leaves(world: World) -> None:
+    world.api.faults[("bind_pod", 1)] = "late-killed"
+    pod = await world.pod(make_pod("p").gpu_memory(600))
+    assert await world.error(pod) == "killed"
+    world.restart()
+    assert await world.error(pod, "m") == ""
+    other = await world.pod(make_pod("other").gpu_memory(100))
+    await world.bind(other)
+    assert [entry.pod for entry in await world.entries("n")] == ["default/other"]
+
+
+async def test_a_lost_record_lets_no_late_binding_land(world: World) -> None:
+    """Its entry was in the record that is lost: what it would take looks free."""
+    await world.bind(await world.pod(make_pod("first").gpu_memory(300)))
+    world.api.faults[("bind_pod", 2)] = "late-killed"
+    pod = await world.pod(make_pod("p").gpu_memory(600))
+    assert await world.error(pod) == "killed"
+    dead = world.api
+    world.cluster._config_maps.clear()
+    world.restart()
+    await world.bind(await world.pod(make_pod("other").gpu_memory(600)))
+    await dead.land_late_requests()
+    assert "nodeName" not in (await world.stored(pod))["spec"]
+    assert sorted(entry.pod for entry in await world.entries()) == ["default/first", "default/other"]
+
+
+async def test_a_bound_pod_that_the_record_misses_keeps_its_room(world: World) -> None:
+    """It was bound after we chose, and somebody has taken its entry out of the record."""
+    await world.bind(await world.pod(make_pod("first").gpu_memory(200)))
+    late = await world.pod(make_pod("late").gpu_memory(500))
+    second = await world.pod(make_pod("second").gpu_memory(500))
+
+    async def others_act() -> None:
+        await Process(world.cluster).bind(late, "n")
+        name = names.RESERVATION_NAMESPACE, record_name("n")
+        found = await world.cluster.get_config_map(*name)
+        record = NodeRecord.parse(found["data"][RECORD_KEY])
+        tries = [(e.pod_uid, e.attempt) for e in record.entries() if e.pod_uid == late["metadata"]["uid"]]
+        assert tries
+        await world.cluster.put_config_map(
+            {**found, "data": {**found["data"], RECORD_KEY: record.without(tries).dump()}}
+        )
+
+    world.api.script["put_config_map", 1, "before"] = others_act
+    assert await world.error(second) == "the shared GPU no longer has room"
+
+
+async def test_a_reservation_pod_that_goes_before_the_entry_is_written(world: World) -> None:
+    async def evict() -> None:
+        await world.cluster.delete_pod(names.RESERVATION_NAMESPACE, world.reservation_pods()[0], "")
+
+    world.api.script["get_config_map", 1, "before"] = evict
+    assert await world.error(await world.pod(make_pod("p").gpu_memory(400)))
+    assert world.account() == {}
+    assert await world.entries() == []
+
+
+async def test_a_closed_gpu_leaves_the_record_with_the_next_write(world: World) -> None:
+    pod = await world.pod(make_pod("p").gpu_memory(400))
+    await world.bind(pod)
+    await world.delete(pod)
+    puts = world.api.calls.count("put_config_map")
+    world.api.faults["put_config_map", puts + 2] = "never"
+    await world.process.reservations.close_idle("n")
+    assert world.reservation_pods() == []
+    world.api.work_again()
+    await world.bind(await world.pod(make_pod("q").gpu_memory(400)))
+    found = await world.cluster.get_config_map(names.RESERVATION_NAMESPACE, record_name("n"))
+    assert [state for _, state in NodeRecord.parse(found["data"][RECORD_KEY]).opened()] == ["open"]
+
+
+async def test_a_uid_that_a_person_gives_again_is_alive(world: World) -> None:
+    first = await world.pod(make_pod("p").uid("u").gpu_memory(400))
+    await world.bind(first)
+    await world.delete(first)
+    await world.bind(await world.pod(make_pod("p").uid("u").gpu_memory(400)))
+    await world.bind(await world.pod(make_pod("q").gpu_memory(400)))
+    assert sorted(entry.pod for entry in await world.entries()) == ["default/p", "default/q"]
+
+
 # --- many at once, and any failure ------------------------------------------------------------------------
 
 errors = st.sampled_from(FAILURES)
-failing = st.dictionaries(
-    st.tuples(st.sampled_from(["create_pod", "bind_pod", "delete_pod"]), st.integers(1, 6)), errors, max_size=4
-)
+methods = ["create_pod", "bind_pod", "delete_pod", "patch_pod", "get_config_map", "put_config_map"]
+failing = st.dictionaries(st.tuples(st.sampled_from(methods), st.integers(1, 6)), errors, max_size=4)
 shares = st.lists(st.tuples(st.integers(1, CARD), st.integers(1, 2), st.sampled_from("nm")), min_size=1, max_size=8)
 
 
@@ -410,9 +583,12 @@ async def many(
     await asyncio.gather(*binds)
     world.ledger.check()
     assert all(mib <= CARD for mib in world.account().values())
+    assert violations(world.cluster, CARD, GPUS) == []
     world.api.script.clear()
+    for pod, (_, _, node) in zip(pods, shares, strict=True):
+        await world.error(pod, node)  # kube-scheduler tries again: what nobody knew is known then
     for node in "nm":
-        await world.reservations.close_idle(node)
+        await world.process.reservations.close_idle(node)
     assert {gpu["uuid"]: gpu["usedMiB"] for node in world.seen()["nodes"] for gpu in node["sharedGpus"]} == (
         world.account()
     )

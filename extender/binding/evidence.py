@@ -1,0 +1,69 @@
+"""What is known of the pods behind a record's entries, and how a lost record is made anew."""
+
+from collections.abc import Iterable, Mapping
+
+from extender.binding.fence import Fence
+from extender.core.ledger import Ledger
+from extender.core.record import Entry, NodeRecord, Opened
+from extender.core.values import PodOnNode, ShareState
+
+
+class LedgerEvidence:
+    """Evidence as the ledger holds it."""
+
+    def __init__(self, ledger: Ledger, fence: Fence) -> None:
+        self._ledger = ledger
+        self._fence = fence
+
+    def is_dead(self, entry: Entry) -> bool:
+        """See Evidence: gone or ended, or bound by another try. Never absence from the ledger."""
+        if self._ledger.is_gone(entry.pod_uid):
+            return True
+        pod = self._ledger.pod(entry.pod_uid)
+        return pod is not None and pod.state is ShareState.CONFIRMED and pod.attempt != entry.attempt
+
+    def is_gone(self, gpu_id: str) -> bool:
+        """See Evidence."""
+        return self._ledger.is_gone(gpu_id)
+
+    async def rebuild(self, node: str) -> NodeRecord:
+        """See Evidence: first no Binding that is still on its way may land, then what is bound is all there is."""
+        if any(_bound(self._ledger.pods(node))):
+            await self._fence.all_unbound_shares()
+        return record_of(self._ledger, node)
+
+    def missing(self, node: str, record: NodeRecord) -> Mapping[str, int]:
+        """MiB per device that pods bound there hold without standing in the record."""
+        written = {entry.pod_uid for entry in record.entries()}
+        found: dict[str, int] = {}
+        for pod in _bound(self._ledger.pods(node)):
+            if pod.uid not in written:
+                for share in pod.shares:
+                    found[share.uuid or ""] = found.get(share.uuid or "", 0) + share.mib
+        return found
+
+
+def record_of(ledger: Ledger, node: str) -> NodeRecord:
+    """A record of what is bound on the node, by the annotations of the pods and the reservation pods' reports."""
+    reservations = {r.id: r for r in ledger.reservations(node)}
+    record = NodeRecord.empty()
+    for pod in _bound(ledger.pods(node)):
+        opened = {
+            share.gpu_id: Opened(share.gpu_id, r.uid, r.device, r.memory_mib)
+            for share in pod.shares
+            if (r := reservations.get(share.gpu_id)) and r.uid and r.device and r.memory_mib
+        }
+        entries = [
+            Entry(share.gpu_id, pod.uid, f"{pod.namespace}/{pod.name}", share.mib, pod.attempt or "", pod.compute_mode)
+            for share in pod.shares
+            if share.gpu_id in opened
+        ]
+        if entries:
+            changed = record.with_entries(entries, opened, {})
+            # What is bound is so, even where it exceeds the GPU: then it stays out, and counts as missing.
+            record = changed if isinstance(changed, NodeRecord) else record
+    return record
+
+
+def _bound(pods: Iterable[PodOnNode]) -> Iterable[PodOnNode]:
+    return [pod for pod in pods if pod.shares and pod.state is ShareState.CONFIRMED]

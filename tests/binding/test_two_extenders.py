@@ -1,0 +1,45 @@
+"""Two extenders, each with its own ledger and watch, bind onto the same GPUs at the same time.
+
+Shares only: two schedulers that do not know of each other can both place on a node's last device, and the kubelet
+then refuses one; no extender can close that, and one kube-scheduler does.
+"""
+
+import asyncio
+import random
+from typing import Any
+
+import pytest
+
+from tests.binding.world import Process, shared_cluster, violations
+from tests.builders import make_node, make_pod
+
+CARD = 1000
+GPUS = 2
+
+
+@pytest.mark.parametrize("seed", range(12))
+async def test_random_binds_by_two_extenders(seed: int) -> None:
+    """The same pods, to the same nodes, by both at once: no GPU is given out twice, no pod is bound twice."""
+    rng = random.Random(seed)
+    cluster = shared_cluster(*(make_node(name).gpus(GPUS, mib=CARD).build() for name in ("n", "m")))
+    waiting = [_draw(rng, index) for index in range(14)]
+    for pod in waiting:
+        await cluster.submit(pod)
+    extenders = [Process(cluster), Process(cluster)]
+
+    async def churn(extender: Process) -> None:
+        for _ in range(40):
+            pod = rng.choice(waiting)
+            for _ in range(rng.randrange(4)):
+                await asyncio.sleep(0)
+            await extender.bind(pod, rng.choice(("n", "m")))
+            assert violations(cluster, CARD, GPUS) == []
+
+    await asyncio.gather(*(churn(extender) for extender in extenders for _ in range(2)))
+    for extender in extenders:
+        extender.decisions.ledger.check()
+
+
+def _draw(rng: random.Random, index: int) -> dict[str, Any]:
+    pod = make_pod(f"p{index}").gpu_memory(rng.choice((200, 300, 500, 700)))
+    return (pod.num_devices(2) if rng.random() < 0.2 else pod).build()

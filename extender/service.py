@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from cachetools import LRUCache
 
+from extender.binding.api import KubeApi, Pod
 from extender.binding.bind import Binder
 from extender.binding.evidence import LedgerEvidence
 from extender.binding.fence import Fence

@@ -119,7 +119,7 @@ class Process:
     def __init__(self, cluster: EmbeddedCluster, fails_at: int | None = None, fault: str = "never") -> None:
         self._cluster = cluster
         self.api = FaultyApi(cluster, fails_at, fault)
-        settings = Settings(bind_timeout=0.05)
+        settings = Settings(bind_timeout=5.0)
         self.decisions = Decisions(policy_of(settings), claim_ttl=5.0, timer=lambda: 0.0)
         self._watcher = Reflector(self.decisions)
         self.now = 0.0

@@ -42,7 +42,8 @@ def create_app(service: Service) -> FastAPI:
         endpoint = _verb(service, name, getattr(verbs, name))
         app.add_api_route(f"/scheduler/{name}", endpoint, methods=["POST"], name=name, response_class=Response)
     add_read_routes(app, service)
-    add_embedded_routes(app, service)
+    if service.embedded is not None:
+        add_embedded_routes(app, service.embedded, service.reservations)
     app.add_exception_handler(HTTPException, _plain_error)
     return app
 
@@ -80,7 +81,7 @@ def add_read_routes(app: FastAPI, service: Service) -> None:
         return to_json({"differences": [difference.as_json() for difference in service.differences()]})
 
     async def explain_pod(namespace: str, pod: str) -> Response:
-        found = service.cluster.find(namespace, pod)
+        found = service.view.find(namespace, pod)
         if found is None:
             return to_json({"detail": f"pod {namespace}/{pod} is not known"}, 404)
         evidence = gather(service.decisions.ledger, found, service.last_decisions.get(uid_of(found)))
@@ -89,7 +90,7 @@ def add_read_routes(app: FastAPI, service: Service) -> None:
             judged.append(verdict)
             if number % NODES_AT_A_TIME == 0:
                 await asyncio.sleep(0)
-        told = await asyncio.to_thread(explain, evidence, judged, service.cluster.nodes.get)
+        told = await asyncio.to_thread(explain, evidence, judged, service.view.nodes.get)
         return to_json(told)
 
     routes: dict[str, Callable[..., Awaitable[Response]]] = {

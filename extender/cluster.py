@@ -34,6 +34,11 @@ class Collection(StrEnum):
     RESOURCE_SLICES = "/apis/resource.k8s.io/v1/resourceslices"
     RESOURCE_CLAIMS = "/apis/resource.k8s.io/v1/resourceclaims"
 
+    @property
+    def noun(self) -> str:
+        """For people."""
+        return self.rpartition("/")[2]
+
 
 @dataclass(frozen=True, slots=True)
 class Page:

@@ -6,6 +6,7 @@ Durations are seconds, memory is MiB.
 """
 
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -49,6 +50,9 @@ class Settings(BaseModel):
     strategy: Literal["binpack", "spread", "fgd", "adaptive"] = Field(names.BINPACK, description="how pods are placed")
     claim_ttl: Seconds = Field(5.0, gt=0, description="seconds a claim lasts without a bind")
     bind_timeout: Seconds = Field(8.0, gt=0, description="seconds a bind may take; below kube-scheduler's httpTimeout")
+    scheduler_name: str = Field("gpu-scheduler", description="the kube-scheduler profile that calls this extender")
+    agent_image: str = Field(f"gpu-extender:{version('gpu-extender')}", description="image of the reservation pods")
+    agent_runtime_class: str | None = Field(None, description="runtimeClassName of the reservation pods; default: none")
     max_body_mib: Int = Field(64, ge=1, description="MiB of a request body; above it 413")
     preemption: bool = Field(False, description="let kube-scheduler (1.38 and later) try preemption")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level that is logged")

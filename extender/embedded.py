@@ -150,13 +150,6 @@ class EmbeddedCluster:
             raise Refused(sentence)
         return await self.create_pod(pod)
 
-    def unbound_shares(self) -> Iterator[tuple[str, str, str]]:
-        """Every pod that asks for a share and waits."""
-        for pod in self.pods():
-            request = GpuRequest.from_pod(pod)
-            if node_of(pod) is None and isinstance(request, GpuRequest) and request.share is not None:
-                yield (*namespaced_name(pod), uid_of(pod))
-
     def pods(self) -> Iterator[Pod]:
         """Every pod; not to be changed."""
         return iter(tuple(self._pods.values()))

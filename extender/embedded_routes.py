@@ -6,15 +6,15 @@ import orjson
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
 
+from extender.binding.reservations import Reservations
 from extender.core.errors import Conflict, InputError, NotFound, Refused
 from extender.core.podreader import is_reservation, node_of, uid_of
-from extender.service import Service
+from extender.embedded import EmbeddedCluster
 from extender.snapshot import read_pod
 
 
-def add_embedded_routes(app: FastAPI, service: Service) -> None:
+def add_embedded_routes(app: FastAPI, cluster: EmbeddedCluster, reservations: Reservations) -> None:
     """Create, read and delete pods."""
-    cluster = service.cluster
 
     async def create(request: Request) -> Response:
         try:
@@ -39,7 +39,7 @@ def add_embedded_routes(app: FastAPI, service: Service) -> None:
         await cluster.delete_pod(namespace, name, uid_of(pod))
         node = node_of(pod)
         if node is not None and not is_reservation(pod):
-            await service.reservations.close_idle(node)
+            await reservations.close_idle(node)
         return _reply(pod, 200)
 
     app.add_api_route("/embedded/pods", create, methods=["POST"], response_class=Response, status_code=201)

@@ -41,6 +41,10 @@ class Metrics:
         self.differences = self._counter(
             "ledger_differences", "Differences found between ledger and API, by kind.", "kind"
         )
+        self.repairs = self._counter(
+            "relist_repairs", "Objects of which only a new list has shown what the watch had missed.", "object", "kind"
+        )
+        self.watch_failures = self._counter("watch_failures", "Lists and watches that the API broke off.", "object")
 
     def render(self, scrape: Scrape) -> bytes:
         """Prometheus text of the counters, and of the gauges at that moment.

@@ -40,6 +40,10 @@ class Reflector:
         for node in nodes:
             self._ledger.put_node(node)
 
+    def node_gone(self, name: str) -> None:
+        """The API has deleted the node. Its pods end by their own evidence."""
+        self._ledger.drop_node(name)
+
     def pods(self, pods: Iterable[Object]) -> None:
         """All pods of a list; reservation pods first, so that no share ever looks lost for a moment.
 

@@ -17,6 +17,7 @@ from extender.binding.share import ShareBinding
 from extender.config import Settings
 from extender.core.consistency import Difference, differences
 from extender.core.decisions import Decisions, Policy, Refresher, at_once
+from extender.core.podreader import unbound_shares
 from extender.core.reservation import Template
 from extender.embedded import EmbeddedCluster
 from extender.metrics import Metrics
@@ -27,16 +28,18 @@ from extender.snapshot import Snapshot
 LAST_DECISIONS = 10_000
 
 
-class Cluster(KubeApi, Protocol):
-    """A cluster that is also read from memory: what explain and check need."""
+class View(Protocol):
+    """A cluster as last seen, read from memory: what explain and check need."""
 
-    nodes: Mapping[str, Mapping[str, Any]]
+    @property
+    def nodes(self) -> Mapping[str, Mapping[str, Any]]:
+        """Name → Node object."""
 
-    def unbound_shares(self) -> Iterable[tuple[str, str, str]]:
-        """Namespace, name and UID of every pod that asks for a share and waits."""
+    def pods(self) -> Iterable[Pod]:
+        """Every pod; not to be changed."""
 
     def find(self, namespace: str, name: str) -> Pod | None:
-        """The pod as last seen, or None."""
+        """The pod, not to be changed, or None."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +50,12 @@ class Service:
     decisions: Decisions
     binder: Binder
     reservations: Reservations
-    cluster: EmbeddedCluster
+    view: View
     metrics: Metrics
     #: Why the ledger is not in step with the API yet; None once it is.
     not_ready: Callable[[], str | None]
+    #: Where users' pods are created over HTTP; None on a real cluster.
+    embedded: EmbeddedCluster | None = None
     #: pod UID → what the verb that last decided about it said
     last_decisions: MutableMapping[str, Mapping[str, Any]] = field(
         default_factory=lambda: LRUCache(maxsize=LAST_DECISIONS)
@@ -58,7 +63,7 @@ class Service:
 
     def differences(self) -> list[Difference]:
         """What ledger and API disagree on now."""
-        return differences(self.decisions.ledger, self.cluster.pods())
+        return differences(self.decisions.ledger, self.view.pods())
 
 
 def policy_of(settings: Settings) -> Policy:
@@ -68,22 +73,30 @@ def policy_of(settings: Settings) -> Policy:
 
 def join(  # noqa: PLR0913 - the parts that it joins
     settings: Settings,
-    cluster: Cluster,
+    api: KubeApi,
+    view: View,
     decisions: Decisions,
     watcher: Reflector,
     *,
     clock: Callable[[], float],
     process: str,
+    owner: Callable[[], tuple[str, str] | None] = lambda: None,
 ) -> tuple[Binder, Reservations]:
-    """The parts of the bind protocol, joined for one process. ``process``: a name that no other one has ever had."""
-    fence = Fence(cluster, process, cluster.unbound_shares)
+    """The parts of the bind protocol, joined for one process.
+
+    ``process``: a name that no other one has ever had. ``owner``: name and UID of the reservation pods' owner.
+    """
+    fence = Fence(api, process, lambda: unbound_shares(view.pods()))
     evidence = LedgerEvidence(decisions.ledger, fence)
-    records = NodeRecords(cluster, evidence)
-    template = Template("gpu-scheduler", "gpu-extender")
-    reservations = Reservations(cluster, decisions.ledger, records, process, template)
+    records = NodeRecords(api, evidence)
+
+    def template() -> Template:
+        return Template(settings.scheduler_name, settings.agent_image, settings.agent_runtime_class, owner())
+
+    reservations = Reservations(api, decisions.ledger, records, process, template)
     watcher.reservation_changed = reservations.changed
     shares = ShareBinding(
-        cluster,
+        api,
         decisions,
         reservations=reservations,
         records=records,
@@ -93,7 +106,7 @@ def join(  # noqa: PLR0913 - the parts that it joins
         bind_timeout=settings.bind_timeout,
         observe=watcher.pod,
     )
-    return Binder(cluster, decisions, shares, clock), reservations
+    return Binder(api, decisions, shares, clock), reservations
 
 
 def embedded_service(
@@ -109,9 +122,9 @@ def embedded_service(
     # One process for each such cluster, so its name may be fixed: the same calls give the same ids.
     cluster.attach(watcher)
     cluster.write_records(decisions.ledger)
-    binder, reservations = join(settings, cluster, decisions, watcher, clock=clock, process="embedded")
+    binder, reservations = join(settings, cluster, cluster, decisions, watcher, clock=clock, process="embedded")
     metrics = Metrics()
-    service = Service(settings, decisions, binder, reservations, cluster, metrics, lambda: None)
+    service = Service(settings, decisions, binder, reservations, cluster, metrics, lambda: None, cluster)
     for difference in service.differences():
         metrics.differences.labels(difference.kind).inc()
     return service

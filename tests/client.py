@@ -7,6 +7,7 @@ import httpx
 
 from extender.app import create_app
 from extender.config import Settings
+from extender.embedded import EmbeddedCluster
 from extender.service import Service, embedded_service
 from extender.snapshot import Snapshot
 
@@ -27,6 +28,12 @@ class Extender:
         self.nodes = list(nodes)
         transport = httpx.ASGITransport(app=create_app(service))
         self.http = httpx.AsyncClient(transport=transport, base_url="http://extender")
+
+    @property
+    def cluster(self) -> EmbeddedCluster:
+        """Behind the API: for what no user can do."""
+        assert self.service.embedded is not None
+        return self.service.embedded
 
     async def __aenter__(self) -> Self:
         return self

@@ -61,7 +61,7 @@ async def test_create_read_delete() -> None:
         assert (await extender.inspect("a"))["sharedGpus"] == [], "closed when the answer arrives"
         assert (await extender.http.get(path)).status_code == 404
         assert (await extender.http.delete(path)).status_code == 404
-        assert list(extender.service.cluster.pods()) == []
+        assert list(extender.cluster.pods()) == []
 
 
 async def test_uid_and_namespace_are_filled_in() -> None:
@@ -96,7 +96,7 @@ async def test_refused(pod: PodBuilder, sentence: str) -> None:
         answer = await submit(extender, pod.build())
         assert answer.status_code == 422
         assert sentence in answer.json()["detail"]
-        assert list(extender.service.cluster.pods()) == []
+        assert list(extender.cluster.pods()) == []
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b'{"kind": "Node", "apiVersion": "v1"}'])
@@ -125,7 +125,7 @@ def binding(pod: Any, node: str = "a", **metadata: Any) -> Any:
 
 async def test_a_binding_is_refused_where_the_pod_is_another_by_now() -> None:
     async with serve(*nodes()) as extender:
-        cluster = extender.service.cluster
+        cluster = extender.cluster
         pod = await extender.submit(make_pod("p").build())
         with pytest.raises(Conflict, match="UID"):
             await cluster.bind_pod(binding(pod, uid="another"))
@@ -143,7 +143,7 @@ async def test_a_binding_is_refused_where_the_pod_is_another_by_now() -> None:
 
 async def test_a_deletion_names_the_uid() -> None:
     async with serve(*nodes()) as extender:
-        cluster = extender.service.cluster
+        cluster = extender.cluster
         pod = await extender.submit(make_pod("p").build())
         with pytest.raises(Conflict, match="UID"):
             await cluster.delete_pod("default", "p", "another")
@@ -160,14 +160,14 @@ async def test_no_reservation_without_a_gpu() -> None:
         pod = make_pod("share-1", names.RESERVATION_NAMESPACE).spec(affinity={"nodeAffinity": term}).build()
         assert manifest is not None
         with pytest.raises(Refused, match="no GPU"):
-            await extender.service.cluster.create_pod(pod)
-        assert list(extender.service.cluster.pods()) == []
+            await extender.cluster.create_pod(pod)
+        assert list(extender.cluster.pods()) == []
 
 
 async def test_what_is_read_is_a_copy() -> None:
     async with serve(*nodes()) as extender:
         stored = await extender.submit(make_pod("p").build())
-        read = await extender.service.cluster.get_pod("default", "p")
+        read = await extender.cluster.get_pod("default", "p")
         read["spec"]["nodeName"] = "a"
         assert (await extender.get("/embedded/pods/default/p")) == stored
 
@@ -257,7 +257,7 @@ class EmbeddedMachine(RuleBasedStateMachine):
 
     def held(self) -> list[Any]:
         """The pods as a list would show them, in another order than they came."""
-        return copy.deepcopy(list(self.extender.service.cluster.pods()))[::-1]
+        return copy.deepcopy(list(self.extender.cluster.pods()))[::-1]
 
     @invariant()
     def the_pods_give_the_same_account(self) -> None:

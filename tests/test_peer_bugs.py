@@ -117,7 +117,7 @@ async def test_hami_2911_restart_serves_only_what_is_true() -> None:
     async with serve(node) as before:
         for i in range(3):
             assert await before.schedule(make_pod(f"p{i}").gpu_fraction("0.4").build()) == "n"
-        pods = list(before.service.cluster.pods())
+        pods = list(before.cluster.pods())
         seen = await before.get("/inspect")
     async with serve(node, pods=pods) as after:
         assert await after.get("/inspect") == seen
@@ -152,9 +152,7 @@ async def test_kai_848_no_reservation_on_a_full_node() -> None:
         pod = await extender.submit(make_pod("p").gpu_fraction("0.5").build())
         for _ in range(20):
             assert await extender.bind(pod, "n") == "no shared GPU has room and none is free"
-        assert [p["metadata"]["namespace"] for p in extender.service.cluster.pods()].count(
-            names.RESERVATION_NAMESPACE
-        ) == 0
+        assert [p["metadata"]["namespace"] for p in extender.cluster.pods()].count(names.RESERVATION_NAMESPACE) == 0
         assert (await extender.inspect("n"))["sharedGpus"] == []
 
 

@@ -152,5 +152,5 @@ async def test_verbs_of_many_pods_at_once() -> None:
         bound = [pod for pod, node in zip(pods, chosen, strict=True) if node]
         assert await asyncio.gather(*(extender.bind(pod, "n") for pod in bound)) == [""] * 8
         assert await extender.shares("n") == [[20480] * 4] * 2
-        reservations = [p for p in extender.service.cluster.pods() if "agent" in str(p["spec"])]
+        reservations = [p for p in extender.cluster.pods() if "agent" in str(p["spec"])]
         assert {p["metadata"]["namespace"] for p in reservations} == {names.RESERVATION_NAMESPACE}

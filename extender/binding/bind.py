@@ -13,7 +13,7 @@ from extender.binding.share import ShareBinding
 from extender.core.decisions import Decisions
 from extender.core.errors import ApiError, LedgerError, NotFound
 from extender.core.placement import Shortfall
-from extender.core.podreader import namespaced_name, node_of, uid_of
+from extender.core.podreader import is_reservation, namespaced_name, node_of, uid_of
 from extender.core.requests import GpuRequest, InvalidRequest
 
 
@@ -87,6 +87,9 @@ class Binder:
         return bound_to is None
 
     async def _place(self, pod: Pod, node: str) -> None:
+        if is_reservation(pod):
+            await self._bind_reservation(pod, node)
+            return
         request = GpuRequest.from_pod(pod)
         if isinstance(request, InvalidRequest):
             raise BindFailed(request.sentence)
@@ -94,6 +97,13 @@ class Binder:
             await self._shares.bind(pod, node, request)
         else:
             await self._bind_whole(pod, node, request)
+
+    async def _bind_reservation(self, pod: Pod, node: str) -> None:
+        """Its GPU is in the ledger since it was planned, and its node is in its affinity."""
+        try:
+            await self._api.bind_pod(binding_of(pod, node))
+        except ApiError as error:
+            raise BindFailed(str(error)) from error
 
     async def _bind_whole(self, pod: Pod, node: str, request: GpuRequest) -> None:
         """Whole GPUs, units and pods without GPUs: the UID is all that the Binding needs."""

@@ -1,7 +1,7 @@
 """Opening and closing shared GPUs: each is one reservation pod."""
 
 import asyncio
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from itertools import count
 from typing import Final
@@ -22,11 +22,14 @@ CLOSE_GRACE: Final = 2
 class Reservations:
     """The reservation pods of a cluster."""
 
-    def __init__(self, api: KubeApi, ledger: Ledger, records: NodeRecords, process: str, template: Template) -> None:
+    def __init__(
+        self, api: KubeApi, ledger: Ledger, records: NodeRecords, process: str, template: Callable[[], Template]
+    ) -> None:
         self._api = api
         self._ledger = ledger
         self._records = records
         self._process = process
+        #: Asked each time: the owner of reservation pods may be made anew.
         self._template = template
         self._attempts = count()
         #: id → the call that creates that reservation pod
@@ -134,7 +137,7 @@ class Reservations:
     def _manifest(self, reservation: Reservation) -> dict[str, object]:
         state = self._ledger.state(reservation.node)
         resource = state.inventory.whole_resource if state is not None else None
-        return reservation_pod(reservation.id, reservation.node, resource or names.GPU_RESOURCE, self._template)
+        return reservation_pod(reservation.id, reservation.node, resource or names.GPU_RESOURCE, self._template())
 
 
 def _opened(reservation: Reservation) -> Opened | None:

@@ -16,6 +16,7 @@ from extender import logs
 from extender.config import ENVIRONMENT_PREFIX, Settings, load
 from extender.core.errors import InputError
 from extender.learning import Background
+from extender.live.service import live_service
 from extender.server import run
 from extender.service import embedded_service
 from extender.snapshot import Snapshot, load_snapshot
@@ -49,23 +50,28 @@ def _shown(field: FieldInfo) -> str:
 def serve(file: Path | None, **flags: Any) -> None:
     """Serve the scheduler extender.
 
-    With --snapshot it serves the embedded cluster: nodes and pods as `kubectl get nodes,pods -A -o yaml` prints them.
+    For the cluster that this runs in, or that --kubeconfig names. With --snapshot it serves the embedded cluster: nodes
+    and pods as `kubectl get nodes,pods -A -o yaml` prints them.
     """
     settings = load(flags, os.environ, file)
     logs.configure(settings.log_level)
-    if settings.snapshot is None:
-        raise InputError("--snapshot: name a file: a live cluster is not served by this version yet")
-    snapshot = load_snapshot(settings.snapshot)
-    gc.freeze()  # They stay: the collector need not look at them again and again.
+    snapshot = load_snapshot(settings.snapshot) if settings.snapshot is not None else None
+    gc.freeze()  # What is loaded stays: the collector need not look at it again and again.
     observe = _observe_socket(settings)
     main = listener("host/port", settings.host, settings.port)
     asyncio.run(_serve(settings, snapshot, main, observe))
 
 
-async def _serve(settings: Settings, snapshot: Snapshot, main: socket.socket, observe: socket.socket | None) -> None:
+async def _serve(
+    settings: Settings, snapshot: Snapshot | None, main: socket.socket, observe: socket.socket | None
+) -> None:
     """Learning runs beside the loop: no decision waits for it."""
     with closing(Background()) as learning:
-        await run(embedded_service(settings, snapshot, refresher=learning), main, observe)
+        if snapshot is not None:
+            await run(embedded_service(settings, snapshot, refresher=learning), main, observe)
+            return
+        async with live_service(settings, learning) as service:
+            await run(service, main, observe)
 
 
 def _observe_socket(settings: Settings) -> socket.socket | None:

@@ -46,7 +46,8 @@ def simulate(pods: tuple[Path, ...], snapshot: Path, strategy: str | None, outpu
 
 async def run(service: Service) -> list[Outcome]:
     """Play kube-scheduler for every pending pod, with a progress bar on long runs."""
-    cluster = service.cluster
+    cluster = service.embedded
+    assert cluster is not None, "made from a snapshot"
     cycle = Cycle(InProcess(Verbs(service), cluster.get_pod), cluster.nodes.values(), cluster.pods())
     waiting = pending(cluster.pods())
     outcomes: list[Outcome] = []

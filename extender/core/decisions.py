@@ -21,7 +21,7 @@ from extender.core.ledger import Ledger
 from extender.core.models import Product, Products, by_names, by_spec
 from extender.core.options import Nodes, Options, codes, is_plain, options
 from extender.core.placement import REASON_TEXT, Placement, Shortfall, Verdict, fit, with_placement
-from extender.core.podreader import uid_of
+from extender.core.podreader import is_reservation, uid_of
 from extender.core.requests import GpuRequest, InvalidRequest
 from extender.core.scoreboard import Positions, Scoreboard, Verdicts, best
 from extender.core.seen import Seen
@@ -98,6 +98,9 @@ class Decisions:
 
     def filter(self, pod: Mapping[str, Any], nodes: Sequence[str]) -> Filtered:
         """The best nodes that fit, or why none does."""
+        if is_reservation(pod):
+            # The ledger counts it from the moment it was planned: kube-scheduler alone judges it.
+            return Filtered(list(nodes))
         self.claims.expire()
         self.catch_up()
         request = GpuRequest.from_pod(pod)
@@ -121,8 +124,10 @@ class Decisions:
 
     def prioritize(self, pod: Mapping[str, Any], nodes: Sequence[str]) -> dict[str, int]:
         """Each node asked about, once: 10 for the best, then 9, …; 0 where it does not fit."""
-        self.claims.expire()
         scores = dict.fromkeys(nodes, 0)
+        if is_reservation(pod):
+            return scores
+        self.claims.expire()
         request = GpuRequest.from_pod(pod)
         if isinstance(request, InvalidRequest):
             return scores

@@ -4,7 +4,7 @@ Admission should keep placement annotations honest; the ledger does not rely on 
 is never taken for "holds nothing": the pod is marked undecodable and its node gives out no device.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from extender.core import names
@@ -79,6 +79,15 @@ def pod_on_node(pod: Pod) -> PodOnNode | None:
         attempt=str(annotations[names.TRY]) if annotations.get(names.TRY) else None,
         undecodable=undecodable or unreadable,
     )
+
+
+def unbound_shares(pods: Iterable[Pod]) -> Iterator[tuple[str, str, str]]:
+    """Namespace, name and UID of those that ask for a share and wait."""
+    for pod in pods:
+        if node_of(pod) is None:
+            request = GpuRequest.from_pod(pod)
+            if isinstance(request, GpuRequest) and request.share is not None:
+                yield (*namespaced_name(pod), uid_of(pod))
 
 
 def reservation_of(pod: Pod) -> Reservation | None:

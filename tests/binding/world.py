@@ -125,7 +125,7 @@ class Process:
         self.now = 0.0
         self._lives = True
         self.binder, self.reservations = join(
-            settings, self.api, self.decisions, self._watcher, clock=lambda: self.now, process=uuid4().hex[:8]
+            settings, self.api, cluster, self.decisions, self._watcher, clock=lambda: self.now, process=uuid4().hex[:8]
         )
         cluster.attach(self._watcher)
 

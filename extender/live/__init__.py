@@ -1,0 +1,1 @@
+"""A real cluster, kept in step by list and watch."""

@@ -1,0 +1,99 @@
+"""The product on a real control plane: manifests applied, extenders and schedulers as processes with their rights.
+
+::
+
+    with Stage() as stage:
+        extender = stage.start_extender()
+        scheduler = stage.start_scheduler(extender)
+"""
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+from extender.core import names, reservation
+from tests.controlplane.cluster import ControlPlane
+from tests.controlplane.process import Process, free_port
+from tests.controlplane.users import EXTENDER, User
+from tests.manifests import BASE, scheduler_configuration
+
+SCHEDULER: Final = User.service_account("gpu-extender", "gpu-scheduler")
+AGENT: Final = User.service_account(names.RESERVATION_NAMESPACE, reservation.SERVICE_ACCOUNT)
+TREE: Final = Path(__file__).parent.parent.parent
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """An extender's process and where it answers."""
+
+    process: Process
+    url: str
+
+
+class Stage:
+    """A control plane with the product installed."""
+
+    def __init__(self, plane: ControlPlane | None = None) -> None:
+        self.plane = plane or ControlPlane(more_users=[SCHEDULER, AGENT])
+        self._processes: list[Process] = []
+
+    def __enter__(self) -> Self:
+        self.plane.__enter__()
+        try:
+            self.plane.kubectl("apply", "--server-side", "--validate=strict", "-k", str(BASE))
+        except BaseException:
+            self.plane.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+        self.plane.close()
+
+    def stop(self) -> None:
+        """End the product's processes; the control plane stays."""
+        for process in self._processes:
+            process.kill()
+        self._processes.clear()
+
+    def start_extender(self, name: str = "extender", **settings: object) -> Served:
+        """One that is in step when this returns; it has the rights of the manifests and nothing more."""
+        port = free_port()
+        url = f"http://127.0.0.1:{port}"
+        options = [f"--{key.replace('_', '-')}={value}" for key, value in settings.items()]
+        command = [sys.executable, "-m", "extender", "serve", f"--port={port}", *options]
+        variables = {
+            "GPU_EXTENDER_KUBECONFIG": str(self.plane.kubeconfig(EXTENDER)),
+            "PATH": os.environ["PATH"],
+            "HOME": str(self.plane.folder),
+            "PYTHONPATH": str(TREE),
+        }
+        process = Process(name, command, self.plane.folder / f"{name}.log", f"{url}/readyz", variables)
+        self.plane.processes.append(process)  # its log is shown when a test fails
+        self._processes.append(process)
+        process.start()
+        process.wait_until_ready()
+        return Served(process, url)
+
+    def start_scheduler(self, extender: Served | str, name: str = "gpu-scheduler", **changes: Any) -> Process:
+        """A kube-scheduler with the configuration of the manifests that speaks to that extender."""
+        url = extender if isinstance(extender, str) else extender.url
+        process = self.plane.start_scheduler(configuration(url) | changes, name, SCHEDULER)
+        self._processes.append(process)
+        return process
+
+
+def configuration(url: str) -> dict[str, Any]:
+    """What kube-scheduler reads, with that extender's address; no leader to wait for."""
+    found = scheduler_configuration()
+    (extender,) = found["extenders"]
+    return {
+        **found,
+        "leaderElection": {"leaderElect": False},
+        "extenders": [{**extender, "urlPrefix": f"{url}/scheduler"}],
+    }

@@ -4,6 +4,7 @@ import asyncio
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Callable, Collection
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -74,10 +75,18 @@ class Background:
         if self._pool is None:
             # Not fork: the service has threads.
             spawn = multiprocessing.get_context("spawn")
-            self._pool = ProcessPoolExecutor(1, spawn, initializer=_leave_interrupts_alone)
+            self._pool = ProcessPoolExecutor(1, spawn, initializer=_belong_to_parent)
         return self._pool
 
 
-def _leave_interrupts_alone() -> None:
-    """Ctrl-C reaches every process of the terminal; this one ends when the service closes it."""
+def _belong_to_parent() -> None:
+    """Ctrl-C reaches every process of the terminal; this one ends when the service closes it, or has died."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(0)

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
@@ -41,6 +42,35 @@ def served(start_anywhere: Callable[[ExitStack], Start], cluster_file: Path) -> 
     with ExitStack() as stack:
         observe = ("--observe-host", "127.0.0.1", "--observe-port", "0")
         yield start_anywhere(stack)("--snapshot", str(cluster_file), *observe)
+
+
+@dataclass(frozen=True)
+class Learning:
+    """A service in a session of its own, with its learner running."""
+
+    process: "subprocess.Popen[bytes]"
+    log: Path
+
+
+@pytest.fixture
+def learning(tmp_path: Path) -> Iterator[Learning]:
+    items = [make_node("n").gpus(8, mib=81920).build()]
+    cluster = tmp_path / "cluster.json"
+    cluster.write_text(json.dumps({"apiVersion": "v1", "kind": "List", "items": items}))
+    command = serve_command("--port", "0", "--snapshot", str(cluster))
+    with (tmp_path / "log").open("w+") as log:
+        process = subprocess.Popen(command, stderr=log, env=clean_environment(), start_new_session=True)
+        try:
+            url = _address(tmp_path / "log")
+            for index in range(20):  # Enough to start learning.
+                pod = make_pod(f"p{index}").gpu_memory(1000).build()
+                body = {"Pod": pod, "Nodes": None, "NodeNames": ["n"]}
+                httpx.post(f"{url}/scheduler/filter", json=body, trust_env=False)
+            time.sleep(1)
+            yield Learning(process, tmp_path / "log")
+        finally:
+            process.kill()
+            process.wait()
 
 
 def test_start_ready_and_stop(start: Start, cluster_file: Path) -> None:
@@ -129,22 +159,29 @@ def test_many_connections_at_once(served: Serving) -> None:
     assert statuses == [200] * 40
 
 
-def test_ctrl_c_in_a_terminal_ends_quietly(tmp_path: Path) -> None:
+def test_ctrl_c_in_a_terminal_ends_quietly(learning: Learning) -> None:
     """Ctrl-C reaches every process of the terminal, the learner too: it left a traceback."""
-    items = [make_node("n").gpus(8, mib=81920).build()]
-    cluster = tmp_path / "cluster.json"
-    cluster.write_text(json.dumps({"apiVersion": "v1", "kind": "List", "items": items}))
-    command = serve_command("--port", "0", "--snapshot", str(cluster))
-    with (tmp_path / "log").open("w+") as log:
-        process = subprocess.Popen(command, stderr=log, env=clean_environment(), start_new_session=True)
-        url = _address(tmp_path / "log")
-        for index in range(20):  # Enough to start learning.
-            pod = make_pod(f"p{index}").gpu_memory(1000).build()
-            httpx.post(f"{url}/scheduler/filter", json={"Pod": pod, "Nodes": None, "NodeNames": ["n"]}, trust_env=False)
-        time.sleep(1)
-        os.killpg(process.pid, signal.SIGINT)
-        assert process.wait(20) == 0
-    assert "Traceback" not in (tmp_path / "log").read_text()
+    os.killpg(learning.process.pid, signal.SIGINT)
+    assert learning.process.wait(20) == 0
+    assert "Traceback" not in learning.log.read_text()
+
+
+def test_kill_9_leaves_no_process_behind(learning: Learning) -> None:
+    """The learner waited for work for ever."""
+    learning.process.kill()
+    learning.process.wait(20)
+    deadline = time.monotonic() + 20
+    while _group_lives(learning.process.pid):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def _group_lives(leader: int) -> bool:
+    try:
+        os.killpg(leader, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def _address(log: Path) -> str:

@@ -1,8 +1,7 @@
 # The extender, and nothing that builds it: the last stage has no compiler, no pip, no uv, and runs as nobody.
 #
 #   docker build -t gpu-extender .
-#   docker run --rm -p 8888:8888 -v "$PWD/examples:/examples:ro" gpu-extender \
-#       serve --snapshot /examples/cluster.yaml --host 0.0.0.0
+#   docker run --rm --network host -v "$PWD/examples:/examples:ro" gpu-extender serve --snapshot /examples/cluster.yaml
 
 FROM python:3.11.14-slim-bookworm AS build
 RUN pip install --no-cache-dir --root-user-action=ignore uv==0.13.9

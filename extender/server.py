@@ -15,6 +15,7 @@ import uvicorn
 
 from extender.app import create_app, create_observe_app
 from extender.service import Service
+from extender.tls import Tls
 
 #: Seconds: above the 90 s after which kube-scheduler's Go client drops an idle connection. A server that closes first
 #: now and then does so just as a request is written, and a POST is not retried.
@@ -33,7 +34,7 @@ class _Listener(uvicorn.Server):
         yield
 
 
-def _config(app: object) -> uvicorn.Config:
+def _config(app: object, tls: Tls | None = None) -> uvicorn.Config:
     return uvicorn.Config(
         app,  # type: ignore[arg-type]
         log_config=None,
@@ -41,12 +42,15 @@ def _config(app: object) -> uvicorn.Config:
         timeout_keep_alive=KEEP_ALIVE,
         timeout_graceful_shutdown=GRACE,
         server_header=False,
+        **(tls.options() if tls is not None else {}),
     )
 
 
-async def run(service: Service, main: socket.socket, observe: socket.socket | None) -> None:
-    """Serve until SIGINT or SIGTERM, then let running requests end."""
-    listeners = [(_Listener(_config(create_app(service))), main)]
+async def run(
+    service: Service, main: socket.socket, observe: socket.socket | None = None, tls: Tls | None = None
+) -> None:
+    """Serve until SIGINT or SIGTERM, then let running requests end. ``tls`` is the main listener's."""
+    listeners = [(_Listener(_config(create_app(service), tls)), main)]
     if observe is not None:
         listeners.append((_Listener(_config(create_observe_app(service))), observe))
 
@@ -57,12 +61,13 @@ async def run(service: Service, main: socket.socket, observe: socket.socket | No
 
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop)
-    log.info("serving", address=_address(main), observe=_address(observe) if observe is not None else None)
+    log.info("serving", address=_address(main, tls), observe=_address(observe) if observe is not None else None)
     async with asyncio.TaskGroup() as group:
         for listener, listening in listeners:
             group.create_task(listener.serve(sockets=[listening]))
 
 
-def _address(listening: socket.socket) -> str:
+def _address(listening: socket.socket, tls: Tls | None = None) -> str:
     host, port = listening.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    scheme = "https" if tls is not None else "http"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"

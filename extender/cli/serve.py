@@ -4,7 +4,7 @@ import asyncio
 import gc
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import closing
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,8 +18,9 @@ from extender.core.errors import InputError
 from extender.learning import Background
 from extender.live.service import live_service
 from extender.server import run
-from extender.service import embedded_service
+from extender.service import Service, embedded_service
 from extender.snapshot import Snapshot, load_snapshot
+from extender.tls import Tls, guard
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -57,21 +58,23 @@ def serve(file: Path | None, **flags: Any) -> None:
     logs.configure(settings.log_level)
     snapshot = load_snapshot(settings.snapshot) if settings.snapshot is not None else None
     gc.freeze()  # What is loaded stays: the collector need not look at it again and again.
+    tls = Tls.of(settings)
     observe = _observe_socket(settings)
     main = listener("host/port", settings.host, settings.port)
-    asyncio.run(_serve(settings, snapshot, main, observe))
+    guard(main, tls)
+    asyncio.run(_serve(settings, snapshot, lambda service: run(service, main, observe, tls)))
 
 
 async def _serve(
-    settings: Settings, snapshot: Snapshot | None, main: socket.socket, observe: socket.socket | None
+    settings: Settings, snapshot: Snapshot | None, run: Callable[[Service], Coroutine[Any, Any, None]]
 ) -> None:
     """Learning runs beside the loop: no decision waits for it."""
     with closing(Background()) as learning:
         if snapshot is not None:
-            await run(embedded_service(settings, snapshot, refresher=learning), main, observe)
+            await run(embedded_service(settings, snapshot, refresher=learning))
             return
         async with live_service(settings, learning) as service:
-            await run(service, main, observe)
+            await run(service)
 
 
 def _observe_socket(settings: Settings) -> socket.socket | None:

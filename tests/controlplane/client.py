@@ -67,12 +67,18 @@ class Client:
         self, method: str, path: str, body: Mapping[str, Any] | None = None, content: str = "application/json"
     ) -> Json:
         """Any request."""
+        return dict(json.loads(await self.text(path, method, body, content)))
+
+    async def text(
+        self, path: str, method: str = "GET", body: Mapping[str, Any] | None = None, content: str = "application/json"
+    ) -> str:
+        """Any request, the answer as it is."""
         data = None if body is None else json.dumps(body)
         async with self._session.request(method, path, data=data, headers={"Content-Type": content}) as answer:
             text = await answer.text()
             if answer.status >= 300:
                 raise Answer(answer.status, text)
-            return dict(json.loads(text))
+            return text
 
     async def watch(self, path: str, version: str) -> AsyncIterator[tuple[str, Json]]:
         """Type and object of each change after that version, until the server ends it."""

@@ -1,5 +1,6 @@
 """One component of the control plane: a process that can be paused, killed and started again."""
 
+import os
 import signal
 import socket
 import ssl
@@ -76,6 +77,13 @@ class Process:
     def is_running(self) -> bool:
         """Whether the process lives, paused or not."""
         return self._running is not None and self._running.poll() is None
+
+    def cpu_seconds(self) -> float:
+        """User and system time so far; 0 once it has ended."""
+        if self._running is None or not self.is_running():
+            return 0.0
+        fields = Path(f"/proc/{self._running.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def tail(self, lines: int = 40) -> str:
         """The end of its log."""

@@ -80,20 +80,16 @@ class Stage:
         process.wait_until_ready()
         return Served(process, url)
 
-    def start_scheduler(self, extender: Served | str, name: str = "gpu-scheduler", **changes: Any) -> Process:
-        """A kube-scheduler with the configuration of the manifests that speaks to that extender."""
-        url = extender if isinstance(extender, str) else extender.url
-        process = self.plane.start_scheduler(configuration(url) | changes, name, SCHEDULER)
+    def start_scheduler(self, extender: Served | None, name: str = "gpu-scheduler", **changes: Any) -> Process:
+        """A kube-scheduler with the configuration of the manifests that speaks to that extender, or to none."""
+        process = self.plane.start_scheduler(configuration(extender) | changes, name, SCHEDULER)
         self._processes.append(process)
         return process
 
 
-def configuration(url: str) -> dict[str, Any]:
+def configuration(served: Served | None) -> dict[str, Any]:
     """What kube-scheduler reads, with that extender's address; no leader to wait for."""
     found = scheduler_configuration()
     (extender,) = found["extenders"]
-    return {
-        **found,
-        "leaderElection": {"leaderElect": False},
-        "extenders": [{**extender, "urlPrefix": f"{url}/scheduler"}],
-    }
+    extenders = [] if served is None else [{**extender, "urlPrefix": f"{served.url}/scheduler"}]
+    return {**found, "leaderElection": {"leaderElect": False}, "extenders": extenders}

@@ -1,0 +1,212 @@
+"""Pods per second through the real kube-scheduler: alone, with a no-op extender, and with this one.
+
+Pods of mixed fractions wait before the scheduler starts; measured is from the first Binding to the last. ``empty``: no
+GPU is shared yet, so every new card costs a reservation pod. ``open``: the same pods again, on cards that are open.
+
+    python -m bench.throughput [--nodes 500,2000] [--pods 1000] [--rounds 1] [--shortlist 16]
+"""
+
+import argparse
+import asyncio
+import platform
+import re
+import sys
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any, Final
+
+from extender.core import names
+from tests.builders import make_node, make_pod
+from tests.controlplane.client import PODS, Answer, Client, path_of
+from tests.controlplane.process import Process, free_port
+from tests.controlplane.stage import Served, Stage
+from tests.controlplane.users import EXTENDER
+
+GPUS: Final = 8
+CARD_MIB: Final = 81_559
+FRACTIONS: Final = ("0.1", "0.25", "0.5", "0.75", "0.3", "0.2")
+NONE, NOOP, EMPTY, OPEN = "none", "no-op", "empty", "open"
+_WRITES: Final = re.compile(r'apiserver_request_total\{[^}]*verb="(POST|PUT|PATCH|DELETE)"[^}]*\} ([0-9.e+]+)')
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run of all pods."""
+
+    pods_per_second: float
+    #: Writes that the API server saw meanwhile, of everybody, for each pod.
+    writes_per_pod: float
+    #: CPU seconds by process.
+    cpu: dict[str, float]
+
+
+class Devices:
+    """Device plugin and agent of every node: each reservation pod gets a device as soon as it is bound."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._given: Counter[str] = Counter()
+        #: Pods that are bound, and when the first and the last was seen so.
+        self.bound: dict[str, float] = {}
+
+    @asynccontextmanager
+    async def at_work(self) -> AsyncIterator[None]:
+        """Follow all pods."""
+        listed = await self._client.get(PODS)
+        async with asyncio.TaskGroup() as tasks:
+            follower = tasks.create_task(self._follow(listed["metadata"]["resourceVersion"], tasks))
+            yield
+            follower.cancel()
+
+    async def _follow(self, version: str, tasks: asyncio.TaskGroup) -> None:
+        async for kind, pod in self._client.watch(PODS, version):
+            node, uid = pod["spec"].get("nodeName"), pod["metadata"]["uid"]
+            if kind == "DELETED" or not node or uid in self.bound:
+                continue
+            self.bound[uid] = time.perf_counter()
+            if pod["metadata"]["namespace"] == names.RESERVATION_NAMESPACE:
+                tasks.create_task(self._report(pod, node))
+
+    async def _report(self, pod: Json, node: str) -> None:
+        self._given[node] += 1
+        annotations = {names.DEVICE: f"GPU-{node}-{self._given[node]}", names.DEVICE_MEMORY_MIB: str(CARD_MIB)}
+        await self._client.patch(path_of(pod), {"metadata": {"annotations": annotations}})
+
+
+class Bench:
+    """One control plane with so many nodes."""
+
+    def __init__(self, stage: Stage, client: Client, devices: Devices, pods: int) -> None:
+        self._stage = stage
+        self._client = client
+        self._devices = devices
+        self._pods = pods
+        self._number = 0
+
+    async def nodes(self, number: int) -> None:
+        """Create them."""
+        made = (make_node(f"node-{index:04}").cpu(128).gpus(GPUS, mib=CARD_MIB).build() for index in range(number))
+        await in_parallel(self._client.create_node, made)
+
+    async def run(self, extender: Served | None) -> Run:
+        """Let a scheduler place all pods."""
+        self._number += 1
+        pods = [
+            make_pod(f"p-{self._number}-{index}")
+            .gpu_fraction(FRACTIONS[index % len(FRACTIONS)])
+            .spec(schedulerName="gpu-scheduler", terminationGracePeriodSeconds=0)
+            .build()
+            for index in range(self._pods)
+        ]
+        uids = {pod["metadata"]["uid"] for pod in await in_parallel(self._client.create_pod, pods)}
+        writes = await self._writes()
+        processes = {process.name: process for process in self._stage.plane.processes}
+        before = {name: process.cpu_seconds() for name, process in processes.items()}
+        name = f"scheduler-{self._number}"
+        scheduler = self._stage.start_scheduler(extender, name)
+        await self._until(lambda: uids <= self._devices.bound.keys())
+        times = sorted(self._devices.bound[uid] for uid in uids)
+        cpu = {name: process.cpu_seconds() - before[name] for name, process in processes.items()}
+        cpu["kube-scheduler"] = scheduler.cpu_seconds()
+        written = await self._writes() - writes
+        scheduler.stop()
+        await in_parallel(self._remove, pods)
+        return Run((len(pods) - 1) / (times[-1] - times[0]), written / len(pods), cpu)
+
+    async def _remove(self, pod: Json) -> Json:
+        return await self._client.delete(path_of(pod), {"gracePeriodSeconds": 0})
+
+    async def _until(self, condition: Callable[[], bool], seconds: float = 300) -> None:
+        async with asyncio.timeout(seconds):
+            while not condition():  # noqa: ASYNC110 - nobody tells
+                await asyncio.sleep(0.02)
+
+    async def _writes(self) -> float:
+        text = await self._client.text("/metrics")
+        return sum(float(number) for _, number in _WRITES.findall(text))
+
+
+async def in_parallel(do: Callable[[Json], Any], objects: Any, workers: int = 16) -> list[Json]:
+    """Each object once, some at a time."""
+    waiting = iter(list(objects))
+    done: list[Json] = []
+
+    async def work() -> None:
+        for found in waiting:
+            try:
+                done.append(await do(found))
+            except Answer as answer:
+                if answer.status != 404:
+                    raise
+
+    await asyncio.gather(*(work() for _ in range(workers)))
+    return done
+
+
+def start_noop(stage: Stage) -> Served:
+    """``bench.noop`` with the rights of the extender."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    command = [sys.executable, "-m", "bench.noop", str(port), str(stage.plane.kubeconfig(EXTENDER))]
+    variables = {"PYTHONPATH": str(Path(__file__).parent.parent), "HOME": str(stage.plane.folder)}
+    process = Process("no-op", command, stage.plane.folder / "noop.log", f"{url}/readyz", variables)
+    stage.plane.processes.append(process)
+    process.start()
+    process.wait_until_ready()
+    return Served(process, url)
+
+
+async def measure(nodes: int, pods: int, shortlist: int) -> dict[str, Run]:
+    """All four on one control plane."""
+    with Stage() as stage:
+        async with Client(stage.plane) as client:
+            devices = Devices(client)
+            bench = Bench(stage, client, devices, pods)
+            await bench.nodes(nodes)
+            async with devices.at_work():
+                found = {NONE: await bench.run(None)}
+                noop = start_noop(stage)
+                found[NOOP] = await bench.run(noop)
+                noop.process.stop()
+                extender = stage.start_extender(shortlist=shortlist)
+                found[EMPTY] = await bench.run(extender)
+                found[OPEN] = await bench.run(extender)
+    return found
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--nodes", default="500,2000")
+    parser.add_argument("--pods", type=int, default=1000)
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--shortlist", type=int, default=16)
+    chosen = parser.parse_args()
+    print(f"{platform.machine()}, Python {platform.python_version()}, {chosen.pods} pods of mixed fractions\n")
+    print("| nodes | extender | pods/s | × no-op | API writes per pod | CPU seconds: scheduler, extender, API server |")
+    print("| --- | --- | --- | --- | --- | --- |")
+    for nodes in map(int, chosen.nodes.split(",")):
+        rounds = [asyncio.run(measure(nodes, chosen.pods, chosen.shortlist)) for _ in range(chosen.rounds)]
+        for kind in (NONE, NOOP, EMPTY, OPEN):
+            print(_row(nodes, kind, [found[kind] for found in rounds], [found[NOOP] for found in rounds]), flush=True)
+
+
+def _row(nodes: int, kind: str, runs: list[Run], noops: list[Run]) -> str:
+    ratio = median(run.pods_per_second / noop.pods_per_second for run, noop in zip(runs, noops, strict=True))
+    speed = median(run.pods_per_second for run in runs)
+    writes = median(run.writes_per_pod for run in runs)
+    cpu = runs[-1].cpu
+    seconds = [cpu["kube-scheduler"], cpu.get("no-op" if kind == NOOP else "extender", 0.0), cpu["kube-apiserver"]]
+    shown = ", ".join(f"{value:.1f}" for value in seconds)
+    return f"| {nodes} | {kind} | {speed:.0f} | {ratio:.2f} | {writes:.1f} | {shown} |"
+
+
+if __name__ == "__main__":
+    main()

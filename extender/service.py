@@ -17,7 +17,6 @@ from extender.binding.share import ShareBinding
 from extender.config import Settings
 from extender.core.consistency import Difference, differences
 from extender.core.decisions import Decisions, Policy, Refresher, at_once
-from extender.core.podreader import unbound_shares
 from extender.core.reservation import Template
 from extender.embedded import EmbeddedCluster
 from extender.metrics import Metrics
@@ -74,7 +73,6 @@ def policy_of(settings: Settings) -> Policy:
 def join(  # noqa: PLR0913 - the parts that it joins
     settings: Settings,
     api: KubeApi,
-    view: View,
     decisions: Decisions,
     watcher: Reflector,
     *,
@@ -86,8 +84,8 @@ def join(  # noqa: PLR0913 - the parts that it joins
 
     ``process``: a name that no other one has ever had. ``owner``: name and UID of the reservation pods' owner.
     """
-    fence = Fence(api, process, lambda: unbound_shares(view.pods()))
-    evidence = LedgerEvidence(decisions.ledger, fence)
+    fence = Fence(api, process)
+    evidence = LedgerEvidence(api, decisions.ledger, fence)
     records = NodeRecords(api, evidence)
 
     def template() -> Template:
@@ -122,7 +120,7 @@ def embedded_service(
     # One process for each such cluster, so its name may be fixed: the same calls give the same ids.
     cluster.attach(watcher)
     cluster.write_records(decisions.ledger)
-    binder, reservations = join(settings, cluster, cluster, decisions, watcher, clock=clock, process="embedded")
+    binder, reservations = join(settings, cluster, decisions, watcher, clock=clock, process="embedded")
     metrics = Metrics()
     service = Service(settings, decisions, binder, reservations, cluster, metrics, lambda: None, cluster)
     for difference in service.differences():

@@ -77,6 +77,21 @@ class Reservation:
     ended: bool = False
     #: Why its report cannot be read; nothing is placed on its GPU then.
     undecodable: str | None = None
+    #: What the agent says against the device: a word of ``device_report.Problem``. It takes no new share then.
+    problem: str | None = None
+    #: Why we close it although it has not reported: a word.
+    closed_because: str | None = None
+    #: The kubelet's word on why it does not run: ``OutOfcpu``, ``ImagePullBackOff``.
+    why: str | None = None
+    #: The node record says that nothing holds the device any more.
+    lost: bool = False
+
+    @property
+    def failure(self) -> str | None:
+        """Why no report will ever come; None where one came or may come."""
+        if self.device is not None or not (self.ended or self.closed_because):
+            return None
+        return self.closed_because or self.why or "Ended"
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +163,8 @@ class NodeState:
     free: Mapping[str, int]
     #: A constant: why no device is given out here although the node itself is well.
     closed: str | None = None
+    #: No GPU is opened here for now: reservation pods have failed.
+    barred: bool = False
 
     @property
     def name(self) -> str:

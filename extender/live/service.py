@@ -67,7 +67,6 @@ async def live_service(settings: Settings, refresher: Refresher) -> AsyncIterato
         binder, reservations = join(
             settings,
             cluster,
-            view,
             decisions,
             watcher,
             clock=time.monotonic,

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from extender.core import names
 from extender.core.errors import ApiError, Conflict, NotFound, Refused, Unavailable
 from extender.core.inspect import picture
+from extender.core.placement import REASON_TEXT
 from extender.core.record import RECORD_KEY, Entry, NodeRecord, record_name
 from tests.binding.world import FaultyApi, Process, shared_cluster, violations
 from tests.builders import PodBuilder, make_node, make_pod
@@ -193,6 +194,9 @@ async def test_a_failed_call_leaves_nothing_behind(
     assert world.ledger.reservations("n") == ()
     assert await world.entries() == []
     assert world.process.binder.oldest_assumed() == 0
+    if isinstance(error, Refused) and method in ("create_pod", "bind_pod"):
+        assert await world.error(pod) == REASON_TEXT["BindRefused"]
+        world.process.now += 11
     assert await world.error(pod) == "", "the next try starts afresh"
 
 
@@ -221,7 +225,7 @@ async def test_a_reservation_that_cannot_be_deleted_stays_known(world: World, er
     world.api.fail("delete_pod", 1, error)
     assert await world.error(await world.pod(make_pod("p").gpu_memory(400))) == "422"
     [gpu] = world.seen()["nodes"][0]["sharedGpus"]
-    assert (gpu["state"], gpu["shares"]) == ("ready", [])
+    assert (gpu["state"], gpu["shares"]) == ("closing", []), "the record says so"
     whole = await world.pod(make_pod("w").gpus(2))
     assert "not enough whole GPUs" in await world.error(whole)
     await world.process.reservations.close_idle("n")
@@ -585,6 +589,7 @@ async def many(
     assert all(mib <= CARD for mib in world.account().values())
     assert violations(world.cluster, CARD, GPUS) == []
     world.api.script.clear()
+    world.process.now += 1000  # The API refused some a while ago.
     for pod, (_, _, node) in zip(pods, shares, strict=True):
         await world.error(pod, node)  # kube-scheduler tries again: what nobody knew is known then
     for node in "nm":

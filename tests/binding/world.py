@@ -21,6 +21,7 @@ Json = dict[str, Any]
 Hook = Callable[[], Awaitable[Any]]
 CALLS = (
     "get_pod",
+    "list_pods",
     "create_pod",
     "patch_pod",
     "delete_pod",
@@ -120,12 +121,12 @@ class Process:
         self._cluster = cluster
         self.api = FaultyApi(cluster, fails_at, fault)
         settings = Settings(bind_timeout=5.0)
-        self.decisions = Decisions(policy_of(settings), claim_ttl=5.0, timer=lambda: 0.0)
+        self.decisions = Decisions(policy_of(settings), claim_ttl=5.0, timer=lambda: self.now)
         self._watcher = Reflector(self.decisions)
         self.now = 0.0
         self._lives = True
         self.binder, self.reservations = join(
-            settings, self.api, cluster, self.decisions, self._watcher, clock=lambda: self.now, process=uuid4().hex[:8]
+            settings, self.api, self.decisions, self._watcher, clock=lambda: self.now, process=uuid4().hex[:8]
         )
         cluster.attach(self._watcher)
 

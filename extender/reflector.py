@@ -16,7 +16,7 @@ from extender.core.podreader import (
 )
 from extender.core.record import NODE_KEY, RECORD_KEY, NodeRecord, UnreadableRecord, record_name
 from extender.core.recordreader import recorded_gpus, recorded_pods, unreadable
-from extender.core.values import Node
+from extender.core.values import Node, Reservation
 from extender.core.workload import HALF_LIFE
 
 Object = Mapping[str, Any]
@@ -34,6 +34,8 @@ class Reflector:
         self._claims = decisions.claims
         #: Called after each change of a reservation pod.
         self.reservation_changed: Callable[[], None] = lambda: None
+        #: Called with each reservation pod, new or changed.
+        self.reservation_seen: Callable[[Reservation], None] = lambda _reservation: None
 
     def nodes(self, nodes: Iterable[Node]) -> None:
         """Nodes that are new or have changed."""
@@ -104,6 +106,7 @@ class Reflector:
         self._ledger.put_reservation(reservation)
         if reservation.device is not None and reservation.memory_mib is not None:
             self._ledger.report(reservation.node, reservation.id, reservation.device, reservation.memory_mib)
+        self.reservation_seen(reservation)
         self.reservation_changed()
 
 

@@ -19,7 +19,6 @@ from extender.core.placement import REASON_TEXT, Shortfall
 from extender.core.podreader import is_reservation, namespaced_name, node_of, uid_of
 from extender.core.requests import GpuRequest, InvalidRequest
 
-
 #: Where to a pod is being bound while we find out how its last bind has ended.
 SETTLING: Final = "the node of its last try, if that has succeeded"
 

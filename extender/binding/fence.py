@@ -39,7 +39,7 @@ class Fence:
             raise
 
     async def is_gone(self, namespace: str, name: str, uid: str) -> bool:
-        """Whether the API says that the pod has left; a refused fence alone may have other reasons: rights, a policy."""
+        """Whether the API says that the pod has left. A refused fence alone says nothing: rights, a policy."""
         try:
             pod = await self._api.get_pod(namespace, name)
         except ApiError as error:

@@ -127,8 +127,10 @@ class Ledger:
         return books is not None and books.has_record
 
     def shared_nodes(self) -> list[str]:
-        """The nodes that have reservation pods or a record that names any."""
-        return [name for name, books in self._books.items() if books.reservations or books.opened]
+        """The nodes with reservation pods, shares, or a record that names any."""
+        shared = (state.name for state in self.snapshot() if state.gpus)
+        named = (name for name, books in self._books.items() if books.reservations or books.opened)
+        return list(dict.fromkeys((*shared, *named)))
 
     def without(self, node: str, uids: Iterable[str]) -> NodeState | None:
         """The node as it would stand once these pods are gone; reservation pods that this leaves empty go too."""

@@ -171,7 +171,8 @@ def _openable(rows: Rows, request: GpuRequest) -> Ints:
     """How many reservation pods there is room for beside the pod itself, where they may be opened."""
     own = [fleet.clipped(request.resources.get(resource, 0)) for resource in (names.CPU, names.MEMORY)]
     most: Ints = ((rows.facts[:, fleet.ROOM] - [*own, 1]) // _RESERVATION).min(axis=1)
-    return np.maximum(most, 0) * (rows.facts[:, fleet.BARRED] == 0)
+    openable: Ints = np.maximum(most, 0) * (rows.facts[:, fleet.BARRED] == 0)
+    return openable
 
 
 def _amounts(request: GpuRequest, sizes: Sequence[int]) -> Ints:

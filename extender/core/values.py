@@ -7,6 +7,7 @@ Memory of GPUs is integers of MiB; cpu is milli; every other resource is in its 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Final
 
 from extender.core import names
 from extender.core.inventory import Inventory
@@ -60,6 +61,11 @@ class PodOnNode:
     undecodable: str | None = None
 
 
+#: Why a reservation pod that has not reported is closed: what it was for is gone, or its time is over.
+NOT_NEEDED: Final = "NotNeeded"
+NEVER_REPORTED: Final = "NeverReported"
+
+
 @dataclass(frozen=True, slots=True)
 class Reservation:
     """A reservation pod, bound or planned: it takes one whole GPU off the market."""
@@ -88,10 +94,10 @@ class Reservation:
 
     @property
     def failure(self) -> str | None:
-        """Why no report will ever come; None where one came or may come."""
-        if self.device is not None or not (self.ended or self.closed_because):
+        """Why it has failed to report; None where it has reported, may yet, or is not needed any more."""
+        if self.device is not None or self.closed_because == NOT_NEEDED:
             return None
-        return self.closed_because or self.why or "Ended"
+        return self.closed_because or ((self.why or "Ended") if self.ended else None)
 
 
 @dataclass(frozen=True, slots=True)

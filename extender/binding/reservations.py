@@ -129,10 +129,10 @@ class Reservations:
         except (Conflict, Unavailable):
             return  # It exists, or may exist: its report tells.
 
-    async def close(self, reservation: Reservation, because: str = NOT_NEEDED) -> None:
+    async def close(self, reservation: Reservation, because: str = NOT_NEEDED) -> bool:
         """PUT state closing, then DELETE. A step that fails leaves a GPU that the next close finds idle again.
 
-        ``because``: a word, for a reservation pod that has not reported.
+        ``because``: a word, for a reservation pod that has not reported. Whether the DELETE has been accepted.
         """
         state = self._ledger.state(reservation.node)
         holds = state is None or holds_device(reservation, state.node)
@@ -154,6 +154,8 @@ class Reservations:
             # It still holds its device: nothing is lost but room. What the watch has shown meanwhile stands.
             if replace(reservation, closing=True) in self._ledger.reservations(reservation.node):
                 self._ledger.put_reservation(reservation)
+            return False
+        return True
 
     async def _withdraw(self, reservation: Reservation, because: str) -> tuple[Opened | None, str | None]:
         """Say on a pod that has not reported why it goes: what it has reported after all, or its version without."""

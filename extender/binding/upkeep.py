@@ -71,9 +71,9 @@ class Upkeep:
             if silent.get(reservation.id, 0.0) >= self._limits.report or reservation.failure:
                 await self._close_failed(reservation)
             elif reservation in self._reservations.idle(reservation.node):
-                at_once = reservation.node in urgent or reservation.ended or reservation.closing
                 late = reservation.device is not None and idle_for.get(reservation.id, 0.0) >= self._limits.idle
-                if at_once or (late and not self._is_held(reservation)):
+                unneeded = (late or reservation.node in urgent) and not self._is_held(reservation)
+                if unneeded or reservation.ended or reservation.closing:
                     await self._close_idle(reservation)
 
     def _empty_where_short(self, idle: dict[str, list[Reservation]]) -> None:
@@ -96,5 +96,5 @@ class Upkeep:
         await self._reservations.close(reservation, why)
 
     async def _close_idle(self, reservation: Reservation) -> None:
-        await self._reservations.close(reservation, NOT_NEEDED)
-        self._tell(Notice(Kind.GPU_CLOSED, reservation.node, "an idle shared GPU was closed", reservation.id))
+        if await self._reservations.close(reservation, NOT_NEEDED):
+            self._tell(Notice(Kind.GPU_CLOSED, reservation.node, "an idle shared GPU was closed", reservation.id))

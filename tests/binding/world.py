@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 from uuid import uuid4
 
+from extender.binding.notice import Notice
 from extender.binding.outcome import BindFailed
 from extender.config import Settings
 from extender.core import names
@@ -125,8 +126,17 @@ class Process:
         self._watcher = Reflector(self.decisions)
         self.now = 0.0
         self._lives = True
-        self.binder, self.reservations = join(
-            settings, self.api, self.decisions, self._watcher, clock=lambda: self.now, process=uuid4().hex[:8]
+        self.notices: list[Notice] = []
+        self.waiting: list[Json] = []
+        self.binder, self.reservations, self.reconciler = join(
+            settings,
+            self.api,
+            self.decisions,
+            self._watcher,
+            clock=lambda: self.now,
+            process=uuid4().hex[:8],
+            tell=self.notices.append,
+            waiting=lambda: self.waiting,
         )
         cluster.attach(self._watcher)
 

@@ -13,77 +13,9 @@ from extender.core.errors import ApiError, Conflict, NotFound, Refused, Unavaila
 from extender.core.inspect import picture
 from extender.core.placement import REASON_TEXT
 from extender.core.record import RECORD_KEY, Entry, NodeRecord, record_name
-from tests.binding.world import FaultyApi, Process, shared_cluster, violations
+from tests.binding.stage import CARD, GPUS, World
+from tests.binding.world import Process, violations
 from tests.builders import PodBuilder, make_node, make_pod
-
-CARD = 1000
-GPUS = 2
-
-
-class World:
-    """A cluster of two nodes and one extender."""
-
-    def __init__(self) -> None:
-        self.cluster = shared_cluster(*(make_node(name).gpus(GPUS, mib=CARD).build() for name in ("n", "m")))
-        self.process = Process(self.cluster)
-        self.ledger = self.process.decisions.ledger
-
-    @property
-    def api(self) -> FaultyApi:
-        return self.process.api
-
-    def restart(self) -> None:
-        """The extender dies; another one starts."""
-        self.process.die()
-        self.process = Process(self.cluster)
-        self.ledger = self.process.decisions.ledger
-
-    async def pod(self, builder: PodBuilder) -> Any:
-        return await self.cluster.submit(builder.build())
-
-    async def bind(self, pod: Any, node: str = "n") -> None:
-        metadata = pod["metadata"]
-        await self.process.binder.bind(metadata["namespace"], metadata["name"], metadata["uid"], node)
-
-    async def error(self, pod: Any, node: str = "n", uid: str | None = None) -> str:
-        """What bind says; empty where it succeeds."""
-        return await self.process.bind(pod, node, uid) or ""
-
-    async def delete(self, pod: Any) -> None:
-        metadata = pod["metadata"]
-        await self.cluster.delete_pod(metadata["namespace"], metadata["name"], metadata["uid"])
-
-    async def stored(self, pod: Any) -> Any:
-        return await self.cluster.get_pod(pod["metadata"]["namespace"], pod["metadata"]["name"])
-
-    def seen(self) -> Any:
-        return picture(list(self.ledger.snapshot()))
-
-    def reservation_pods(self) -> list[str]:
-        return [p["metadata"]["name"] for p in self.cluster.pods() if is_reservation(p)]
-
-    async def entries(self, node: str = "n") -> list[Entry]:
-        """What stands in the node record."""
-        try:
-            found = await self.cluster.get_config_map(names.RESERVATION_NAMESPACE, record_name(node))
-        except NotFound:
-            return []
-        return list(NodeRecord.parse(found["data"][RECORD_KEY]).entries())
-
-    def account(self) -> dict[str, int]:
-        """Device → MiB given out, by what is written on bound pods alone."""
-        held: dict[str, int] = {}
-        for pod in self.cluster.pods():
-            annotations = pod["metadata"].get("annotations") or {}
-            if pod["spec"].get("nodeName") and names.SHARED_GPUS in annotations:
-                for device in annotations[names.VISIBLE_DEVICES].split(","):
-                    held[device] = held.get(device, 0) + int(annotations[names.MEMORY_MIB])
-        return held
-
-
-def is_reservation(pod: Any) -> bool:
-    return bool(pod["metadata"]["namespace"] == names.RESERVATION_NAMESPACE)
-
 
 @pytest.fixture
 def world() -> Iterator[World]:

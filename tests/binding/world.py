@@ -152,6 +152,14 @@ class Process:
             return "killed"
         return None
 
+    async def reconcile(self) -> bool:
+        """One pass of the background work; False if the process died."""
+        try:
+            await self.reconciler.once()
+        except Killed:
+            self.die()
+        return self._lives
+
     def die(self) -> None:
         """It sees and does nothing any more."""
         if self._lives:

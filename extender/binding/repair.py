@@ -22,8 +22,8 @@ from extender.core.ages import Ages
 from extender.core.errors import NotFound
 from extender.core.ledger import Ledger
 from extender.core.podreader import uid_of
-from extender.core.record import NodeRecord
-from extender.core.values import GpuState, NodeState, Reservation, SharedGpu
+from extender.core.record import Opened
+from extender.core.values import GpuState, NodeState, Reservation, SharedGpu, ShareState
 
 _TEXT: Final = {
     Kind.GPU_LOST: "the pod's GPU has lost its reservation; the node gives out no GPU until it is held again",
@@ -58,23 +58,24 @@ class Repair:
         self._told: set[tuple[str, str, Kind]] = set()
 
     def see(self, states: Collection[NodeState], now: float) -> dict[tuple[str, str], float]:
-        """Age of each lost device, by node and device; tells of those that are new."""
-        lost = {(state.name, gpu.uuid or gpu.id): gpu for state in states for gpu in _lost(state)}
+        """Age of each lost device, by node and device."""
+        lost = {(state.name, gpu.uuid or gpu.id) for state in states for gpu in _lost(state)}
         self._told = {told for told in self._told if told[:2] in lost}
-        for (node, _), gpu in lost.items():
-            self._tell_once(Kind.GPU_LOST, node, gpu)
         return self._ages.see(lost, now)
 
     async def once(self, node: str, ages: dict[tuple[str, str], float]) -> None:
         """Raises ApiError, UnreadableRecord where a step failed: the next pass goes on from there."""
         await self._prove_gone(node)
         for gpu in self._lost(node):
+            self._tell_once(Kind.GPU_LOST, node, gpu)
             for written in self._ledger.opened(node):
                 if written.device == gpu.uuid and not written.lost:
                     await self._commit(node, _losing(written.id))
-        await self._put_back(node)
+        repaired = await self._put_back(node)
         lost = self._lost(node)
         await self._leave(node)
+        if repaired and not lost:
+            await self._reservations.close_idle(node)  # What the search has held.
         await self._search(node, [gpu for gpu in lost if not self._may_return(node, gpu, ages)])
 
     # --- evidence -------------------------------------------------------------------------------------------
@@ -108,20 +109,25 @@ class Repair:
 
     # --- the record -----------------------------------------------------------------------------------------
 
-    async def _put_back(self, node: str) -> None:
-        state = self._ledger.state(node)
+    async def _put_back(self, node: str) -> bool:
+        """Whether any lost device has been found."""
+        found = False
         for lost in self._ledger.opened(node):
-            holder = self._holder(state, lost) if state is not None and lost.lost else None
-            opened = opened_of(holder) if holder is not None else None
-            if opened is not None and await self._commit(node, lambda record, by=opened: record.repaired(by)):  # type: ignore[misc]
-                assert state is not None
-                for gpu in state.gpus:
+            opened = self._holder(node, lost) if lost.lost else None
+            if opened is not None and await self._commit(node, _repaired(opened)):
+                found = True
+                state = self._ledger.state(node)
+                for gpu in state.gpus if state is not None else ():
                     if gpu.uuid == lost.device:
                         self._tell(_notice(Kind.GPU_REPAIRED, node, gpu))
+        return found
 
-    def _holder(self, state: NodeState, lost: Reservation) -> Reservation | None:
-        holders = (r for r in self._ledger.reservations(state.name) if r.device == lost.device)
-        return next((r for r in holders if holds_device(r, state.node)), None)
+    def _holder(self, node: str, lost: Reservation) -> Opened | None:
+        state = self._ledger.state(node)
+        if state is None:
+            return None
+        holders = (r for r in self._ledger.reservations(node) if r.device == lost.device)
+        return next((opened_of(r) for r in holders if holds_device(r, state.node)), None)
 
     async def _leave(self, node: str) -> None:
         """Ids of GPUs that are gone leave the record, unless shares run on their devices."""
@@ -156,6 +162,9 @@ class Repair:
         if room <= 0 and not asking:
             for gpu in lost:
                 self._tell_once(Kind.GPU_NOT_FOUND, node, gpu)
+            for reservation in alive:
+                if reservation.device is not None and not holds_device(reservation, state.node):
+                    await self._reservations.remove(reservation)  # It holds nothing, but kube-scheduler counts it.
 
     def _tell_once(self, kind: Kind, node: str, gpu: SharedGpu) -> None:
         what = (node, gpu.uuid or gpu.id, kind)
@@ -165,18 +174,21 @@ class Repair:
 
 
 def _lost(state: NodeState) -> list[SharedGpu]:
-    return [gpu for gpu in state.gpus if gpu.state is GpuState.LOST]
+    """Where a share is bound. Entries of the record alone end by a fence, and the GPU with them."""
+    lost = (gpu for gpu in state.gpus if gpu.state is GpuState.LOST)
+    return [gpu for gpu in lost if any(share.state is ShareState.CONFIRMED for share in gpu.shares)]
 
 
 def _losing(gpu_id: str) -> Change:
     return lambda record: record.losing(gpu_id)
 
 
-def _without(gpu_id: str) -> Change:
-    def change(record: NodeRecord) -> NodeRecord | str:
-        return record.without_gpu(gpu_id)
+def _repaired(by: Opened) -> Change:
+    return lambda record: record.repaired(by)
 
-    return change
+
+def _without(gpu_id: str) -> Change:
+    return lambda record: record.without_gpu(gpu_id)
 
 
 def _notice(kind: Kind, node: str, gpu: SharedGpu) -> Notice:

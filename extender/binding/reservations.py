@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from itertools import count
 from typing import Final
@@ -156,6 +157,12 @@ class Reservations:
                 self._ledger.put_reservation(reservation)
             return False
         return True
+
+    async def remove(self, reservation: Reservation) -> None:
+        """Delete one that holds its device no longer, whatever runs on that. Raises ApiError."""
+        with suppress(NotFound):
+            where = names.RESERVATION_NAMESPACE, reservation.id
+            await self._api.delete_pod(*where, reservation.uid or "", CLOSE_GRACE)
 
     async def _withdraw(self, reservation: Reservation, because: str) -> tuple[Opened | None, str | None]:
         """Say on a pod that has not reported why it goes: what it has reported after all, or its version without."""

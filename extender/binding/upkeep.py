@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from extender.binding.api import Pod
 from extender.binding.notice import Kind, Notice, Tell
 from extender.binding.reservations import Reservations
-from extender.core.accounting import RESERVATION_LOST
+from extender.core.accounting import RESERVATION_LOST, holds_device
 from extender.core.ages import Ages
 from extender.core.ledger import Ledger
 from extender.core.requests import GpuRequest
@@ -73,7 +73,7 @@ class Upkeep:
             elif reservation in self._reservations.idle(reservation.node):
                 late = reservation.device is not None and idle_for.get(reservation.id, 0.0) >= self._limits.idle
                 unneeded = (late or reservation.node in urgent) and not self._is_held(reservation)
-                if unneeded or reservation.ended or reservation.closing:
+                if unneeded or reservation.closing or not self._holds_device(reservation):
                     await self._close_idle(reservation)
 
     def _empty_where_short(self, idle: dict[str, list[Reservation]]) -> None:
@@ -81,6 +81,10 @@ class Upkeep:
         requests = (GpuRequest.from_pod(pod) for pod in self._waiting())
         wanted = (request for request in requests if isinstance(request, GpuRequest))
         self._urgent.update(nodes_to_empty(self._ledger, {node: on for node, on in free.items() if on}, wanted))
+
+    def _holds_device(self, reservation: Reservation) -> bool:
+        state = self._ledger.state(reservation.node)
+        return state is not None and holds_device(reservation, state.node)
 
     def _is_held(self, reservation: Reservation) -> bool:
         """On a node that looks for a lost device, what was found to be another one must not be found again."""

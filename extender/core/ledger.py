@@ -85,7 +85,7 @@ class Ledger:
         if books is None or books.node is None:
             return None
         if books.state is None:
-            state = derive(books.node, self._holders(books), self._reservations(books))
+            state = derive(books.node, self._holders(books), self._reservations(node))
             books.state = replace(state, barred=books.barred) if books.barred else state
         return books.state
 
@@ -107,9 +107,12 @@ class Ledger:
         return () if books is None else tuple(books.pods.values())
 
     def reservations(self, node: str) -> tuple[Reservation, ...]:
-        """The node's reservation pods, planned ones included."""
+        """The node's reservation pods, planned ones included; closing where the node record says so."""
         books = self._books.get(node)
-        return () if books is None else tuple(books.reservations.values())
+        if books is None:
+            return ()
+        closing = {r.id for r in books.opened if r.closing}
+        return tuple(replace(r, closing=True) if r.id in closing else r for r in books.reservations.values())
 
     def recorded(self, node: str) -> tuple[PodOnNode, ...]:
         """What each pod holds there by the node record, as last seen."""
@@ -141,7 +144,7 @@ class Ledger:
         before = self._holders(books)
         pods = [pod for pod in before if pod.uid not in gone]
         emptied = _gpu_ids(before) - _gpu_ids(pods)
-        kept = [r for r in self._reservations(books) if r.id not in emptied and r.uid not in gone]
+        kept = [r for r in self._reservations(node) if r.id not in emptied and r.uid not in gone]
         return derive(books.node, pods, kept)
 
     # --- evidence -----------------------------------------------------------------------------------------
@@ -360,13 +363,12 @@ class Ledger:
     def _known_reservations(self, books: _Books) -> list[Reservation]:
         return [*books.reservations.values(), *books.opened]
 
-    def _reservations(self, books: _Books) -> list[Reservation]:
-        """Reservation pods, closing ones by the record's word too; those of recorded GPUs that the watch has not shown
-        yet; and what the record calls lost."""
-        closing = {r.id for r in books.opened if r.closing}
-        seen = [replace(r, closing=True) if r.id in closing else r for r in books.reservations.values()]
+    def _reservations(self, node: str) -> list[Reservation]:
+        """Reservation pods; those of recorded GPUs that the watch has not shown yet; and what the record calls lost."""
+        books = self._books[node]
         known = books.reservations.keys()
-        return [*seen, *(r for r in books.opened if r.lost or (r.id not in known and r.id not in self._gone))]
+        unseen = (r for r in books.opened if r.lost or (r.id not in known and r.id not in self._gone))
+        return [*self.reservations(node), *unseen]
 
     def _verify(self, state: NodeState, request: GpuRequest, placement: Placement, new_ids: Sequence[str]) -> None:
         if len(new_ids) != placement.new or len(set(new_ids)) != placement.new:

@@ -5,9 +5,9 @@ from typing import Any
 from extender.core import names
 from extender.core.errors import NotFound
 from extender.core.inspect import picture
+from extender.core.nodereader import read_nodes
 from extender.core.podreader import annotations_of, has_ended, node_of
 from extender.core.record import RECORD_KEY, Entry, NodeRecord, record_name
-from extender.core.nodereader import read_nodes
 from extender.embedded import EmbeddedCluster
 from extender.snapshot import Snapshot
 from tests.binding.world import FaultyApi, Process
@@ -21,32 +21,32 @@ class GpuCluster(EmbeddedCluster):
     """Devices are the device plugin's: what user pods run on means nothing to it."""
 
     def __init__(self, gpus: int = GPUS, *names_of_nodes: str) -> None:
-        self.node_objects = [
-            make_node(name).gpus(gpus, mib=CARD).build() for name in names_of_nodes or ("n", "m")
-        ]
-        super().__init__(Snapshot(nodes=self.node_objects, pods=(), resource_slices=(), resource_claims=()))
+        self.node_objects = [make_node(name).gpus(gpus, mib=CARD).build() for name in names_of_nodes or ("n", "m")]
+        super().__init__(Snapshot(nodes=tuple(self.node_objects), pods=(), resource_slices=(), resource_claims=()))
         self.gpus = gpus
         #: node → devices in the order in which they are given out; others follow.
         self.order: dict[str, list[str]] = {}
         #: What becomes of new reservation pods: ``report``, ``silent``, ``refused`` or ``pending``.
         self.fate = "report"
+        #: Reservation pod → the device that it holds, whatever it has reported.
+        self.held: dict[str, str] = {}
 
     def devices(self, node: str) -> list[str]:
         return [f"GPU-{node}-{index}" for index in range(self.gpus)]
 
     def _free_device(self, node: str) -> str:
-        held = {
-            annotations_of(pod).get(names.DEVICE)
-            for pod in self.pods()
-            if is_reservation(pod) and node_of(pod) == node and not has_ended(pod)
-        }
+        alive = {pod["metadata"]["name"] for pod in self.pods() if is_reservation(pod) and not has_ended(pod)}
+        held = {device for name, device in self.held.items() if name in alive}
         ordered = [*self.order.get(node, ()), *self.devices(node)]
-        return next(device for device in ordered if device not in held)
+        free: str = next(device for device in ordered if device not in held)
+        return free
 
     def _start_reservation(self, pod: dict[str, Any]) -> None:
         if self.fate == "pending":
             return
         super()._start_reservation(pod)
+        if node_of(pod) is not None:
+            self.held[pod["metadata"]["name"]] = str(annotations_of(pod)[names.DEVICE])
         if self.fate != "report":
             pod["metadata"]["annotations"] = {}
         if self.fate == "refused":
@@ -73,6 +73,8 @@ class GpuCluster(EmbeddedCluster):
         """The node comes back; its pods have not started again yet."""
         [found] = [made for made in self.node_objects if made["metadata"]["name"] == node]
         found["status"]["nodeInfo"]["bootID"] = boot
+        for device in self.devices(node):
+            self.held = {name: held for name, held in self.held.items() if held != device}
         self._read |= {read.name: read for read in read_nodes(self.node_objects)}
         for watcher in self._watchers:
             watcher.nodes([self._read[node]])
@@ -166,5 +168,3 @@ class World:
 
 def is_reservation(pod: Any) -> bool:
     return bool(pod["metadata"]["namespace"] == names.RESERVATION_NAMESPACE)
-
-

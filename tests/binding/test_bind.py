@@ -2,20 +2,19 @@
 
 import asyncio
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from extender.core import names
-from extender.core.errors import ApiError, Conflict, NotFound, Refused, Unavailable
-from extender.core.inspect import picture
+from extender.core.errors import ApiError, Conflict, Refused, Unavailable
 from extender.core.placement import REASON_TEXT
-from extender.core.record import RECORD_KEY, Entry, NodeRecord, record_name
+from extender.core.record import RECORD_KEY, NodeRecord, record_name
 from tests.binding.stage import CARD, GPUS, World
 from tests.binding.world import Process, violations
-from tests.builders import PodBuilder, make_node, make_pod
+from tests.builders import make_pod
+
 
 @pytest.fixture
 def world() -> Iterator[World]:

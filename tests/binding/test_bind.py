@@ -11,6 +11,7 @@ from extender.core import names
 from extender.core.errors import ApiError, Conflict, Refused, Unavailable
 from extender.core.placement import REASON_TEXT
 from extender.core.record import RECORD_KEY, NodeRecord, record_name
+from tests.binding.conftest import VirtualTime
 from tests.binding.stage import CARD, GPUS, World
 from tests.binding.world import Process, violations
 from tests.builders import make_pod
@@ -497,7 +498,8 @@ def test_many_binds_at_once(
     shares: list[tuple[int, int, str]], failing: dict[tuple[str, int], Exception], deleted: set[int]
 ) -> None:
     """Whatever fails and whoever is deleted meanwhile: no GPU is given out twice, and the books are the pods'."""
-    asyncio.run(many(shares, failing, deleted))
+    with asyncio.Runner(loop_factory=VirtualTime) as runner:
+        runner.run(many(shares, failing, deleted))
 
 
 async def many(
@@ -520,11 +522,8 @@ async def many(
     assert all(mib <= CARD for mib in world.account().values())
     assert violations(world.cluster, CARD, GPUS) == []
     world.api.script.clear()
-    world.process.now += 1000  # The API refused some a while ago.
-    for pod, (_, _, node) in zip(pods, shares, strict=True):
-        await world.error(pod, node)  # kube-scheduler tries again: what nobody knew is known then
-    for node in "nm":
-        await world.process.reservations.close_idle(node)
+    await world.process.binder.settle()
+    await world.pass_by(90)
     assert {gpu["uuid"]: gpu["usedMiB"] for node in world.seen()["nodes"] for gpu in node["sharedGpus"]} == (
         world.account()
     )

@@ -82,14 +82,22 @@ class KubeCluster:
         """See KubeApi."""
         return await self._object("GET", _in(namespace, "pods", name))
 
+    async def list_pods(self, node: str) -> list[Json]:
+        """See KubeApi."""
+        pages = self._pages(Collection.PODS, [("fieldSelector", f"spec.nodeName={node}")])
+        return [pod async for page in pages for pod in page.items]
+
     async def create_pod(self, pod: Object) -> Json:
         """See KubeApi."""
         namespace = (pod.get("metadata") or {}).get("namespace") or "default"
         return await self._object("POST", _in(namespace, "pods"), pod)
 
-    async def delete_pod(self, namespace: str, name: str, uid: str, grace_seconds: int | None = None) -> None:
+    async def delete_pod(
+        self, namespace: str, name: str, uid: str, grace_seconds: int | None = None, version: str | None = None
+    ) -> None:
         """See KubeApi. ``grace_seconds`` None: the pod's own."""
-        options: Json = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {"uid": uid}}
+        preconditions = {"uid": uid} if version is None else {"uid": uid, "resourceVersion": version}
+        options: Json = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": preconditions}
         if grace_seconds is not None:
             options["gracePeriodSeconds"] = grace_seconds
         await self._send("DELETE", _in(namespace, "pods", name), options)
@@ -145,11 +153,16 @@ class KubeCluster:
 
     # --- lists and watches --------------------------------------------------------------------------------
 
-    async def list_all(self, collection: Collection, page_size: int = PAGE_SIZE) -> AsyncIterator[Page]:
+    def list_all(self, collection: Collection, page_size: int = PAGE_SIZE) -> AsyncIterator[Page]:
         """Pages of one consistent list, at least one. Raises Gone when reading them took too long: begin again."""
+        return self._pages(collection, [], page_size)
+
+    async def _pages(
+        self, collection: Collection, selector: list[tuple[str, str]], page_size: int = PAGE_SIZE
+    ) -> AsyncIterator[Page]:
         cursor = ""
         while True:
-            query = [("limit", str(page_size))] + ([("continue", cursor)] if cursor else [])
+            query = [*selector, ("limit", str(page_size))] + ([("continue", cursor)] if cursor else [])
             listed = parse(await self._connection.send(Request("GET", collection, query=query)))
             metadata, items = listed.get("metadata"), listed.get("items")
             if not isinstance(metadata, dict) or not isinstance(items, list):

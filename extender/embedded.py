@@ -60,7 +60,7 @@ class EmbeddedCluster:
     def write_records(self, ledger: Ledger) -> None:
         """A snapshot shows no ConfigMaps; nothing is under way when it is loaded, so what is bound is all there is."""
         for name in self._read:
-            record = record_of(ledger, name)
+            record = record_of(ledger.pods(name), ledger.reservations(name))
             if any(True for _ in record.opened()):
                 self._store_config_map(config_map_of(name, record))
 
@@ -69,6 +69,10 @@ class EmbeddedCluster:
     async def get_pod(self, namespace: str, name: str) -> Pod:
         """See KubeApi."""
         return copy.deepcopy(self._find(namespace, name))
+
+    async def list_pods(self, node: str) -> list[Pod]:
+        """See KubeApi."""
+        return [copy.deepcopy(pod) for pod in self.pods() if (node_of(pod) or "") == node]
 
     async def create_pod(self, pod: Mapping[str, Any]) -> Pod:
         """See KubeApi. A reservation pod comes back bound, with a device."""
@@ -117,11 +121,15 @@ class EmbeddedCluster:
             raise Conflict(f"the ConfigMap is at version {stands['metadata']['resourceVersion']}")
         return self._store_config_map(config_map)
 
-    async def delete_pod(self, namespace: str, name: str, uid: str, _grace_seconds: int | None = None) -> None:
+    async def delete_pod(
+        self, namespace: str, name: str, uid: str, _grace_seconds: int | None = None, version: str | None = None
+    ) -> None:
         """See KubeApi. The pod is gone when this returns."""
         pod = self._find(namespace, name)
         if uid and uid_of(pod) != uid:
             raise Conflict(f"pod {namespace}/{name} has UID {uid_of(pod)}, not {uid}")
+        if version not in (None, pod["metadata"]["resourceVersion"]):
+            raise Conflict(f"pod {namespace}/{name} is at version {pod['metadata']['resourceVersion']}")
         del self._pods[namespace, name]
         self._uids.discard(uid_of(pod))
         self._on_node.get(node_of(pod) or "", set()).discard((namespace, name))

@@ -1,5 +1,6 @@
 """What the API shows, told to the ledger: a translator, nothing more."""
 
+import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -8,6 +9,7 @@ from extender.core.fields import child
 from extender.core.podreader import (
     has_ended,
     is_reservation,
+    lingers,
     namespaced_name,
     node_of,
     pod_on_node,
@@ -16,7 +18,7 @@ from extender.core.podreader import (
 )
 from extender.core.record import NODE_KEY, RECORD_KEY, NodeRecord, UnreadableRecord, record_name
 from extender.core.recordreader import recorded_gpus, recorded_pods, unreadable
-from extender.core.values import Node
+from extender.core.values import Node, Reservation
 from extender.core.workload import HALF_LIFE
 
 Object = Mapping[str, Any]
@@ -34,6 +36,8 @@ class Reflector:
         self._claims = decisions.claims
         #: Called after each change of a reservation pod.
         self.reservation_changed: Callable[[], None] = lambda: None
+        #: Called with each reservation pod, new or changed.
+        self.reservation_seen: Callable[[Reservation], None] = lambda _reservation: None
 
     def nodes(self, nodes: Iterable[Node]) -> None:
         """Nodes that are new or have changed."""
@@ -88,13 +92,23 @@ class Reflector:
         self._ledger.put_record(node, recorded_pods(node, record), recorded_gpus(node, record))
 
     def pod_gone(self, pod: Object) -> None:
-        """The API has deleted the pod."""
-        node = node_of(pod)
-        if not is_reservation(pod):
-            self._ledger.release(uid_of(pod))
-            self._claims.end(uid_of(pod))
-        elif node is not None:
-            self._ledger.drop_reservation(node, namespaced_name(pod)[1])
+        """The API has deleted the pod. One that was taken away while it ran counts for its own grace period more."""
+        seconds = lingers(pod)
+        if is_reservation(pod):
+            self._reservation_gone(pod)
+        elif seconds:
+            asyncio.get_running_loop().call_later(seconds, self._ended, uid_of(pod))
+        else:
+            self._ended(uid_of(pod))
+
+    def _ended(self, uid: str) -> None:
+        self._ledger.release(uid)
+        self._claims.end(uid)
+
+    def _reservation_gone(self, pod: Object) -> None:
+        reservation = reservation_of(pod)
+        if reservation is not None:
+            self._ledger.drop_reservation(reservation.node, reservation.id)
             self.reservation_changed()
 
     def _reservation(self, pod: Object) -> None:
@@ -104,6 +118,7 @@ class Reflector:
         self._ledger.put_reservation(reservation)
         if reservation.device is not None and reservation.memory_mib is not None:
             self._ledger.report(reservation.node, reservation.id, reservation.device, reservation.memory_mib)
+        self.reservation_seen(reservation)
         self.reservation_changed()
 
 

@@ -1,9 +1,10 @@
 """The parts of a running extender, put together; which cluster it serves is the caller's choice."""
 
+import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from cachetools import LRUCache
 
@@ -11,13 +12,15 @@ from extender.binding.api import KubeApi, Pod
 from extender.binding.bind import Binder
 from extender.binding.evidence import LedgerEvidence
 from extender.binding.fence import Fence
+from extender.binding.notice import Tell
+from extender.binding.openings import Openings
+from extender.binding.reconciler import Reconciler
 from extender.binding.records import NodeRecords
 from extender.binding.reservations import Reservations
 from extender.binding.share import ShareBinding
 from extender.config import Settings
 from extender.core.consistency import Difference, differences
 from extender.core.decisions import Decisions, Policy, Refresher, at_once
-from extender.core.podreader import unbound_shares
 from extender.core.reservation import Template
 from extender.embedded import EmbeddedCluster
 from extender.metrics import Metrics
@@ -71,23 +74,33 @@ def policy_of(settings: Settings) -> Policy:
     return Policy(settings.shortlist, settings.strategy, settings.preemption)
 
 
+class Joined(NamedTuple):
+    """The parts of the bind protocol that others call."""
+
+    binder: Binder
+    reservations: Reservations
+    reconciler: Reconciler
+
+
 def join(  # noqa: PLR0913 - the parts that it joins
     settings: Settings,
     api: KubeApi,
-    view: View,
     decisions: Decisions,
     watcher: Reflector,
     *,
     clock: Callable[[], float],
     process: str,
     owner: Callable[[], tuple[str, str] | None] = lambda: None,
-) -> tuple[Binder, Reservations]:
+    tell: Tell = lambda _notice: None,
+    waiting: Callable[[], Iterable[Pod]] = lambda: (),
+) -> Joined:
     """The parts of the bind protocol, joined for one process.
 
     ``process``: a name that no other one has ever had. ``owner``: name and UID of the reservation pods' owner.
+    ``waiting``: pods that kube-scheduler could not place.
     """
-    fence = Fence(api, process, lambda: unbound_shares(view.pods()))
-    evidence = LedgerEvidence(decisions.ledger, fence)
+    fence = Fence(api, process)
+    evidence = LedgerEvidence(api, decisions.ledger, fence)
     records = NodeRecords(api, evidence)
 
     def template() -> Template:
@@ -95,6 +108,7 @@ def join(  # noqa: PLR0913 - the parts that it joins
 
     reservations = Reservations(api, decisions.ledger, records, process, template)
     watcher.reservation_changed = reservations.changed
+    watcher.reservation_seen = Openings(decisions.ledger, clock, call_later).saw
     shares = ShareBinding(
         api,
         decisions,
@@ -106,7 +120,23 @@ def join(  # noqa: PLR0913 - the parts that it joins
         bind_timeout=settings.bind_timeout,
         observe=watcher.pod,
     )
-    return Binder(api, decisions, shares, clock), reservations
+    reconciler = Reconciler(
+        api,
+        decisions.ledger,
+        records=records,
+        reservations=reservations,
+        fence=fence,
+        observe=watcher.pod,
+        clock=clock,
+        tell=tell,
+        waiting=waiting,
+    )
+    return Joined(Binder(api, decisions, shares, clock), reservations, reconciler)
+
+
+def call_later(seconds: float, callback: Callable[[], None]) -> None:
+    """On the running loop."""
+    asyncio.get_running_loop().call_later(seconds, callback)
 
 
 def embedded_service(
@@ -122,7 +152,7 @@ def embedded_service(
     # One process for each such cluster, so its name may be fixed: the same calls give the same ids.
     cluster.attach(watcher)
     cluster.write_records(decisions.ledger)
-    binder, reservations = join(settings, cluster, cluster, decisions, watcher, clock=clock, process="embedded")
+    binder, reservations, _ = join(settings, cluster, decisions, watcher, clock=clock, process="embedded")
     metrics = Metrics()
     service = Service(settings, decisions, binder, reservations, cluster, metrics, lambda: None, cluster)
     for difference in service.differences():

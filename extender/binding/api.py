@@ -13,14 +13,19 @@ class KubeApi(Protocol):
     async def get_pod(self, namespace: str, name: str) -> Pod:
         """The pod as it stands now, never from a cache. Raises NotFound."""
 
+    async def list_pods(self, node: str) -> list[Pod]:
+        """Every pod that is bound to the node, or to none where ``node`` is empty; as they stand now, from no cache."""
+
     async def create_pod(self, pod: Mapping[str, Any]) -> Pod:
         """Store a new pod and return it. Raises Conflict if namespace and name are taken."""
 
     async def patch_pod(self, namespace: str, name: str, patch: Mapping[str, Any]) -> Pod:
         """Merge-patch a pod and return it. Raises NotFound, Refused if a UID in the patch is another's."""
 
-    async def delete_pod(self, namespace: str, name: str, uid: str, grace_seconds: int | None = None) -> None:
-        """Delete exactly that pod. Raises NotFound, or Conflict if the UID is another."""
+    async def delete_pod(
+        self, namespace: str, name: str, uid: str, grace_seconds: int | None = None, version: str | None = None
+    ) -> None:
+        """Delete exactly that pod. Raises NotFound, or Conflict if the UID (or the resourceVersion) is another."""
 
     async def bind_pod(self, binding: Mapping[str, Any]) -> None:
         """POST a v1 Binding. Raises NotFound, Conflict, Refused, Unavailable."""

@@ -5,16 +5,22 @@ One task per pod UID; a second call for the same pod and node waits for the firs
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from typing import Final
 
 from extender.binding.account import confirm, give_back
 from extender.binding.api import KubeApi, Pod
-from extender.binding.outcome import BindFailed
+from extender.binding.outcome import BindFailed, Refusal
 from extender.binding.share import ShareBinding
 from extender.core.decisions import Decisions
-from extender.core.errors import ApiError, LedgerError, NotFound
-from extender.core.placement import Shortfall
+from extender.core.errors import ApiError, LedgerError, NotFound, Refused
+from extender.core.placement import REASON_TEXT, Shortfall
 from extender.core.podreader import is_reservation, namespaced_name, node_of, uid_of
 from extender.core.requests import GpuRequest, InvalidRequest
+
+#: Where to a pod is being bound while we find out how its last bind has ended.
+SETTLING: Final = "the node of its last try, if that has succeeded"
 
 
 class Binder:
@@ -28,18 +34,18 @@ class Binder:
         self._clock = clock
         #: pod UID → when its bind began, until the outcome is known
         self._begun: dict[str, float] = {}
-        #: pod UID → node and the task that binds it there
+        #: pod UID → where to it is being bound, and the task that does it
         self._running: dict[str, tuple[str, asyncio.Task[None]]] = {}
 
     async def bind(self, namespace: str, name: str, uid: str, node: str) -> None:
         """Bind the pod to the node. Raises BindFailed; idempotent by UID and node."""
         running = self._running.get(uid)
-        if running is not None and running[0] != node:
-            raise BindFailed(f"the pod is being bound to node {running[0]}")
+        if running is not None and running[0] != f"node {node}":
+            raise BindFailed(f"the pod is being bound to {running[0]}")
         if running is None:
             task = asyncio.ensure_future(self._bind(namespace, name, uid, node))
-            self._running[uid] = running = (node, task)
-            task.add_done_callback(lambda done: self._ended(uid, done))
+            self._running[uid] = running = (f"node {node}", task)
+            task.add_done_callback(partial(self._ended, uid))
         # A caller that goes away must not stop a bind half-way.
         await asyncio.shield(running[1])
 
@@ -47,6 +53,21 @@ class Binder:
         self._running.pop(uid, None)
         if not done.cancelled():
             done.exception()  # Told to whoever waits; where nobody waits any more it is no news either.
+
+    async def settle(self) -> None:
+        """Find out what became of tries whose outcome nobody knows, for pods that nobody tries to bind again."""
+        for uid in self._shares.unknown():
+            if uid not in self._running:
+                task = asyncio.ensure_future(self._settle(uid))
+                self._running[uid] = (SETTLING, task)
+                task.add_done_callback(partial(self._ended, uid))
+                await asyncio.shield(task)
+
+    async def _settle(self, uid: str) -> None:
+        with suppress(BindFailed):  # Not bound, or still unknown: the next call asks again.
+            await self._shares.settle(uid)
+        if not self._shares.is_unknown(uid):
+            self._begun.pop(uid, None)
 
     def oldest_assumed(self) -> float:
         """Seconds since the oldest room was assumed whose outcome is not known yet; 0 if there is none."""
@@ -57,12 +78,18 @@ class Binder:
         return uid in self._running or self._shares.is_unknown(uid)
 
     async def _bind(self, namespace: str, name: str, uid: str, node: str) -> None:
+        if node in self._decisions.refused.waits(uid):
+            raise BindFailed(REASON_TEXT["BindRefused"])
         self._begun.setdefault(uid, self._clock())
         try:
             await self._shares.settle(uid)
             pod = await self._read(namespace, name, uid)
             if self._is_unbound(pod, node):
                 await self._place(pod, node)
+            self._decisions.refused.end(uid)
+        except Refusal:
+            self._decisions.refused.failed(uid, node)
+            raise
         finally:
             self._decisions.claims.end(uid)
             if not self._shares.is_unknown(uid):
@@ -120,10 +147,12 @@ class Binder:
             raise BindFailed(str(error)) from error
         try:
             await self._api.bind_pod(binding_of(pod, node))
-        except ApiError as error:
+        except Exception as error:
             # kube-scheduler counts these pods itself; the watch corrects us should the Binding have landed.
             give_back(self._ledger, assumed)
-            raise BindFailed(str(error)) from error
+            if not isinstance(error, ApiError):
+                raise
+            raise (Refusal if isinstance(error, Refused) else BindFailed)(str(error)) from error
         confirm(self._ledger, uid)
 
 

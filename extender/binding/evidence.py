@@ -2,16 +2,19 @@
 
 from collections.abc import Iterable, Mapping
 
+from extender.binding.api import KubeApi, Pod
 from extender.binding.fence import Fence
 from extender.core.ledger import Ledger
+from extender.core.podreader import is_reservation, pod_on_node, reservation_of
 from extender.core.record import Entry, NodeRecord, Opened
-from extender.core.values import PodOnNode, ShareState
+from extender.core.values import PodOnNode, Reservation, ShareState
 
 
 class LedgerEvidence:
     """Evidence as the ledger holds it."""
 
-    def __init__(self, ledger: Ledger, fence: Fence) -> None:
+    def __init__(self, api: KubeApi, ledger: Ledger, fence: Fence) -> None:
+        self._api = api
         self._ledger = ledger
         self._fence = fence
 
@@ -20,17 +23,23 @@ class LedgerEvidence:
         if self._ledger.is_gone(entry.pod_uid):
             return True
         pod = self._ledger.pod(entry.pod_uid)
-        return pod is not None and pod.state is ShareState.CONFIRMED and pod.attempt != entry.attempt
+        return pod is not None and pod.state is ShareState.CONFIRMED and (pod.attempt or "") != entry.attempt
 
     def is_gone(self, gpu_id: str) -> bool:
         """See Evidence."""
         return self._ledger.is_gone(gpu_id)
 
     async def rebuild(self, node: str) -> NodeRecord:
-        """See Evidence: first no Binding that is still on its way may land, then what is bound is all there is."""
-        if any(_bound(self._ledger.pods(node))):
+        """See Evidence: first no Binding that is still on its way may land, then what is bound is all there is.
+
+        A node that has never had a record and runs no share costs one list of its pods.
+        """
+        pods = await self._api.list_pods(node)
+        if self._ledger.has_record(node) or any(_bound(_holders(pods))):
             await self._fence.all_unbound_shares()
-        return record_of(self._ledger, node)
+            pods = await self._api.list_pods(node)
+        reservations = [reservation_of(pod) for pod in pods if is_reservation(pod)]
+        return record_of(_holders(pods), [r for r in reservations if r is not None])
 
     def missing(self, node: str, record: NodeRecord) -> Mapping[str, int]:
         """MiB per device that pods bound there hold without standing in the record."""
@@ -43,15 +52,15 @@ class LedgerEvidence:
         return found
 
 
-def record_of(ledger: Ledger, node: str) -> NodeRecord:
-    """A record of what is bound on the node, by the annotations of the pods and the reservation pods' reports."""
-    reservations = {r.id: r for r in ledger.reservations(node)}
+def record_of(pods: Iterable[PodOnNode], reservations: Iterable[Reservation]) -> NodeRecord:
+    """A record of what is bound on one node, by the annotations of the pods and the reservation pods' reports."""
+    by_id = {r.id: r for r in reservations}
     record = NodeRecord.empty()
-    for pod in _bound(ledger.pods(node)):
+    for pod in _bound(pods):
         opened = {
             share.gpu_id: Opened(share.gpu_id, r.uid, r.device, r.memory_mib)
             for share in pod.shares
-            if (r := reservations.get(share.gpu_id)) and r.uid and r.device and r.memory_mib
+            if (r := by_id.get(share.gpu_id)) and r.uid and r.device and r.memory_mib
         }
         entries = [
             Entry(share.gpu_id, pod.uid, f"{pod.namespace}/{pod.name}", share.mib, pod.attempt or "", pod.compute_mode)
@@ -63,6 +72,10 @@ def record_of(ledger: Ledger, node: str) -> NodeRecord:
             # What is bound is so, even where it exceeds the GPU: then it stays out, and counts as missing.
             record = changed if isinstance(changed, NodeRecord) else record
     return record
+
+
+def _holders(pods: Iterable[Pod]) -> list[PodOnNode]:
+    return [held for pod in pods if not is_reservation(pod) and (held := pod_on_node(pod)) is not None]
 
 
 def _bound(pods: Iterable[PodOnNode]) -> Iterable[PodOnNode]:

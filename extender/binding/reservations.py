@@ -2,18 +2,21 @@
 
 import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from itertools import count
 from typing import Final
 
-from extender.binding.api import KubeApi
+from extender.binding.api import KubeApi, Pod
 from extender.binding.records import NodeRecords
 from extender.core import names
+from extender.core.accounting import holds_device
 from extender.core.errors import Conflict, GpuExtenderError, LedgerError, NotFound, Unavailable
 from extender.core.ledger import Ledger
+from extender.core.podreader import reservation_of
 from extender.core.record import Opened
 from extender.core.reservation import Template, reservation_name, reservation_pod
-from extender.core.values import PodOnNode, Reservation
+from extender.core.values import NOT_NEEDED, PodOnNode, Reservation
 
 #: Seconds that the agent gets when we close a GPU: it ignores SIGTERM, and nothing runs on the device any more.
 CLOSE_GRACE: Final = 2
@@ -47,12 +50,13 @@ class Reservations:
 
     def opened(self, node: str) -> Mapping[str, Opened]:
         """What the node's reservation pods have reported."""
-        return {r.id: opened for r in self._ledger.reservations(node) if (opened := _opened(r)) is not None}
+        return {r.id: opened for r in self._ledger.reservations(node) if (opened := opened_of(r)) is not None}
 
     def usable(self, node: str, gpu_id: str) -> bool:
         """Whether a share may still land there, as far as the watch has shown."""
         seen = {r.id: r for r in self._ledger.reservations(node)}.get(gpu_id)
-        return not self._ledger.is_gone(gpu_id) and (seen is None or not (seen.ended or seen.closing))
+        takes = seen is None or not (seen.ended or seen.closing or seen.problem)
+        return takes and not self._ledger.is_gone(gpu_id)
 
     def changed(self) -> None:
         """The watch has shown something new of a reservation pod."""
@@ -81,17 +85,30 @@ class Reservations:
                 raise LedgerError("the reservation pod of a new shared GPU has ended")
             await news.wait()
 
+    def idle(self, node: str) -> list[Reservation]:
+        """The node's reservation pods that no share needs; ended ones too."""
+        state = self._ledger.state(node)
+        if state is None:
+            return []
+        used = {gpu.id for gpu in state.gpus if gpu.shares}
+        return [r for r in self._ledger.reservations(node) if r.uid is not None and r.id not in used]
+
     async def close_idle(self, node: str, ids: Collection[str] | None = None) -> None:
         """Close those of the node's shared GPUs (all, or these) that hold no share."""
-        state = self._ledger.state(node)
-        idle = {gpu.id for gpu in state.gpus if not gpu.shares} if state is not None else set()
-        wanted = idle if ids is None else idle & set(ids)
-        closing = [r for r in self._ledger.reservations(node) if r.id in wanted and r.uid is not None]
+        closing = [r for r in self.idle(node) if ids is None or r.id in ids]
         for reservation in closing:
             # From here on no bind of this process chooses it.
             self._ledger.put_reservation(replace(reservation, closing=True))
         for reservation in closing:
-            await self._close(reservation)
+            await self.close(reservation)
+
+    async def search(self, node: str, purpose: str) -> Pod | None:
+        """Open a GPU there for no pod. None where nobody knows whether that has worked. Raises ApiError."""
+        [name] = self.new_ids(node, purpose, 1)
+        try:
+            return await self._api.create_pod(self._manifest(name, node))
+        except (Conflict, Unavailable):
+            return None
 
     async def _create_once(self, reservation: Reservation) -> None:
         """One creation per reservation pod: a second share of a GPU that is just being opened waits for the first."""
@@ -109,18 +126,27 @@ class Reservations:
 
     async def _create(self, reservation: Reservation) -> None:
         try:
-            await self._api.create_pod(self._manifest(reservation))
+            await self._api.create_pod(self._manifest(reservation.id, reservation.node))
         except (Conflict, Unavailable):
             return  # It exists, or may exist: its report tells.
 
-    async def _close(self, reservation: Reservation) -> None:
-        """PUT state closing, then DELETE. A step that fails leaves a GPU that the next close finds idle again."""
+    async def close(self, reservation: Reservation, because: str = NOT_NEEDED) -> bool:
+        """PUT state closing, then DELETE. A step that fails leaves a GPU that the next close finds idle again.
+
+        ``because``: a word, for a reservation pod that has not reported. Whether the DELETE has been accepted.
+        """
+        state = self._ledger.state(reservation.node)
+        holds = state is None or holds_device(reservation, state.node)
+        self._ledger.put_reservation(replace(reservation, closing=True))
         try:
-            opened = _opened(reservation)
+            opened, version = opened_of(reservation), None
+            if opened is None:
+                opened, version = await self._withdraw(reservation, because)
             if opened is not None:
                 # Even for a GPU that never stood there: another extender may be about to use it.
-                await self._records.commit(reservation.node, lambda record: record.closing(opened))
-            await self._api.delete_pod(names.RESERVATION_NAMESPACE, reservation.id, reservation.uid or "", CLOSE_GRACE)
+                await self._records.commit(reservation.node, lambda record: record.closing(opened, holds=holds))
+            where = names.RESERVATION_NAMESPACE, reservation.id
+            await self._api.delete_pod(*where, reservation.uid or "", CLOSE_GRACE, version)
             if self._ledger.is_gone(reservation.id):
                 await self.left(reservation.node, reservation.id)
         except NotFound:
@@ -129,18 +155,36 @@ class Reservations:
             # It still holds its device: nothing is lost but room. What the watch has shown meanwhile stands.
             if replace(reservation, closing=True) in self._ledger.reservations(reservation.node):
                 self._ledger.put_reservation(reservation)
+            return False
+        return True
+
+    async def remove(self, reservation: Reservation) -> None:
+        """Delete one that holds its device no longer, whatever runs on that. Raises ApiError."""
+        with suppress(NotFound):
+            where = names.RESERVATION_NAMESPACE, reservation.id
+            await self._api.delete_pod(*where, reservation.uid or "", CLOSE_GRACE)
+
+    async def _withdraw(self, reservation: Reservation, because: str) -> tuple[Opened | None, str | None]:
+        """Say on a pod that has not reported why it goes: what it has reported after all, or its version without."""
+        patch = {"metadata": {"uid": reservation.uid, "annotations": {names.CLOSED_BECAUSE: because}}}
+        pod = await self._api.patch_pod(names.RESERVATION_NAMESPACE, reservation.id, patch)
+        told = reservation_of(pod)
+        opened = opened_of(told) if told is not None else None
+        # At that version it has not reported, so nobody can have put a share on it; a report moves the version.
+        return opened, None if opened is not None else pod["metadata"]["resourceVersion"]
 
     async def left(self, node: str, reservation_id: str) -> None:
         """The reservation pod is gone: its id leaves the record, unless shares are on it. Raises ApiError."""
         await self._records.commit(node, lambda record: record.without_gpu(reservation_id))
 
-    def _manifest(self, reservation: Reservation) -> dict[str, object]:
-        state = self._ledger.state(reservation.node)
+    def _manifest(self, name: str, node: str) -> dict[str, object]:
+        state = self._ledger.state(node)
         resource = state.inventory.whole_resource if state is not None else None
-        return reservation_pod(reservation.id, reservation.node, resource or names.GPU_RESOURCE, self._template())
+        return reservation_pod(name, node, resource or names.GPU_RESOURCE, self._template())
 
 
-def _opened(reservation: Reservation) -> Opened | None:
+def opened_of(reservation: Reservation) -> Opened | None:
+    """What a record needs to take the GPU in; None until its reservation pod has reported."""
     if reservation.uid is None or reservation.device is None or reservation.memory_mib is None:
         return None
     return Opened(reservation.id, reservation.uid, reservation.device, reservation.memory_mib)

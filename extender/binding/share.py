@@ -15,7 +15,7 @@ from extender.binding.account import confirm, give_back
 from extender.binding.api import KubeApi, Pod
 from extender.binding.evidence import LedgerEvidence
 from extender.binding.fence import Fence
-from extender.binding.outcome import BindFailed, OutcomeUnknown
+from extender.binding.outcome import BindFailed, OutcomeUnknown, Refusal
 from extender.binding.records import NodeRecords, RecordRefused
 from extender.binding.reservations import Reservations
 from extender.core import names
@@ -25,7 +25,7 @@ from extender.core.placement import Shortfall
 from extender.core.podreader import annotations_of, namespaced_name, node_of, placement_annotations, uid_of
 from extender.core.record import Entry, NodeRecord
 from extender.core.requests import GpuRequest
-from extender.core.values import PodOnNode
+from extender.core.values import PodOnNode, ShareState
 
 #: The first try and at most two more.
 TRIES: Final = 3
@@ -81,26 +81,61 @@ class ShareBinding:
         """Whether the outcome of the pod's last try is not known."""
         return uid in self._unknown
 
+    def unknown(self) -> list[str]:
+        """UIDs of the pods whose last try's outcome is not known."""
+        return list(self._unknown)
+
     async def settle(self, uid: str) -> None:
         """Find out how the pod's last try ended, if nobody knows yet. Raises OutcomeUnknown if it stays so."""
         unknown = self._unknown.get(uid)
-        if unknown is not None:
-            await self._after_silence(unknown)
+        if unknown is None:
+            return
+        held = self._ledger.pod(uid)
+        if held is None or held.state is ShareState.CONFIRMED:
+            # The watch has told: gone, or bound. What it left in the record goes as any dead entry does.
+            del self._unknown[uid]
+            self._ledger.unplan(unknown.held)
+            return
+        await self._after_silence(unknown)
 
     async def bind(self, pod: Pod, node: str, request: GpuRequest) -> None:
         """Bind an unbound pod that asks for a share. Raises BindFailed."""
         refused: set[str] = set()
         deadline = asyncio.get_running_loop().time() + self._bind_timeout
         for _ in range(TRIES):
+            again = await self._attempt(pod, node, request, deadline, refused)
+            if again is None:
+                return
+            pod = again
+        raise BindFailed("the pod kept changing while it was being bound")
+
+    async def _attempt(
+        self, pod: Pod, node: str, request: GpuRequest, deadline: float, refused: set[str]
+    ) -> Pod | None:
+        """None if the pod is bound; the pod as it stands now if it must be tried again. Raises BindFailed."""
+        attempt: _Try | None = None
+        try:
             held = await self._room(pod, node, request, deadline)
             attempt = _Try(pod, node, request, held, f"{self._process}-{next(self._numbers)}")
             attempt = await self._write_down(attempt, refused)
             again = await self._send(attempt)
-            if again is None:
-                return
-            refused.add(attempt.name)
-            pod = again
-        raise BindFailed("the pod kept changing while it was being bound")
+        except BindFailed:
+            raise
+        except Exception:
+            self._after_bug(uid_of(pod), attempt)
+            raise
+        refused.add(attempt.name)
+        return again
+
+    def _after_bug(self, uid: str, attempt: _Try | None) -> None:
+        """Something nobody has thought of: no room may stay assumed for ever, nor be free while a Binding may land."""
+        held = self._ledger.pod(uid)
+        if held is None or held.state is ShareState.CONFIRMED:
+            return
+        if attempt is not None and held.state is ShareState.RECORDED:
+            self._unknown[uid] = attempt
+        else:
+            give_back(self._ledger, held)
 
     # --- 1 and 2: choose, assume, open ----------------------------------------------------------------------
 
@@ -113,7 +148,8 @@ class ShareBinding:
                     held = await self._reservations.open(assumed)
             except (GpuExtenderError, TimeoutError) as error:
                 await self._give_up_room(assumed, keep=len(assumed.shares) == 1)
-                raise BindFailed(str(error) or "a new shared GPU has not reported its device in time") from error
+                how = Refusal if isinstance(error, Refused) else BindFailed
+                raise how(str(error) or "a new shared GPU has not reported its device in time") from error
             if self._is_right(held, request):
                 return held
             # The device has another size than its node says: now that it is known, choose again.
@@ -121,7 +157,15 @@ class ShareBinding:
         raise BindFailed("the node's GPUs are not of the size that its labels say")
 
     def _assume(self, pod: Pod, node: str, request: GpuRequest) -> PodOnNode:
-        self._ledger.disregard_record(uid_of(pod))
+        uid = uid_of(pod)
+        self._ledger.disregard_record(uid)
+        try:
+            return self._assume_best(pod, node, request)
+        except BindFailed:
+            self._ledger.regard_record(uid)
+            raise
+
+    def _assume_best(self, pod: Pod, node: str, request: GpuRequest) -> PodOnNode:
         verdict = self._decisions.choose(node, request)
         if isinstance(verdict, Shortfall):
             raise BindFailed(verdict.text)
@@ -242,7 +286,8 @@ class ShareBinding:
             return await self._after_conflict(attempt, error)
         except (NotFound, Refused) as error:
             await self._abandon(attempt)
-            raise BindFailed(str(error)) from error
+            how = Refusal if isinstance(error, Refused) else BindFailed
+            raise how(str(error)) from error
         except ApiError:
             await self._after_silence(attempt)
         confirm(self._ledger, attempt.uid)
@@ -270,27 +315,19 @@ class ShareBinding:
         namespace, name = namespaced_name(attempt.pod)
         try:
             pod = await self._fence.pod(namespace, name, attempt.uid)
-        except ApiError as error:
-            if not await self._is_gone(attempt):
-                self._unknown[attempt.uid] = attempt
-                raise OutcomeUnknown(f"nobody knows whether the pod was bound: {error}") from error
+        except NotFound as error:
             self._unknown.pop(attempt.uid, None)
             await self._abandon(attempt)
             raise BindFailed(f"pod {namespace}/{name} is gone") from error
+        except ApiError as error:
+            self._unknown[attempt.uid] = attempt
+            raise OutcomeUnknown(f"nobody knows whether the pod was bound: {error}") from error
         self._unknown.pop(attempt.uid, None)
         if node_of(pod) is not None:
             await self._found_bound(attempt, pod)
             return
         await self._abandon(attempt)
         raise BindFailed("the API did not answer the Binding, and it has not taken effect")
-
-    async def _is_gone(self, attempt: _Try) -> bool:
-        """Whether the pod has left the API. A refused fence alone may have other reasons: rights, a policy."""
-        try:
-            pod = await self._api.get_pod(attempt.held.namespace, attempt.held.name)
-        except ApiError as error:
-            return isinstance(error, NotFound)
-        return uid_of(pod) != attempt.uid
 
     async def _found_bound(self, attempt: _Try, pod: Pod) -> None:
         """The pod is bound: by this try, or by somebody else. Raises BindFailed for the latter."""

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from extender.core import names
+from extender.core.device_report import Problem
 from extender.core.values import (
     GpuState,
     HeldShare,
@@ -71,7 +72,7 @@ class _Gpus:
             reservation.device,
             reservation.memory_mib or self._node.inventory.memory_mib or 0,
             _reservation_state(reservation),
-            usable=reservation.undecodable is None,
+            usable=reservation.undecodable is None and reservation.problem is None,
         )
         self._by_id[gpu.id] = gpu
         if gpu.uuid is not None:
@@ -120,14 +121,15 @@ def holds_device(reservation: Reservation, node: Node) -> bool:
     After a reboot the device plugin may have given the device to somebody else before the pod started again.
     """
     rebooted = None not in (reservation.boot_id, node.boot_id) and reservation.boot_id != node.boot_id
-    return not reservation.ended and not rebooted
+    return not (reservation.ended or rebooted or reservation.problem == Problem.OTHER_DEVICE)
 
 
 def derive(node: Node, pods: Iterable[PodOnNode], reservations: Iterable[Reservation]) -> NodeState:
     """The node as it stands when exactly these pods and reservation pods are on it."""
     pods = tuple(pods)
     # In the order of names, not of events: where evidence contradicts itself, the first one holds the device.
-    reservations = sorted(reservations, key=lambda reservation: reservation.id)
+    listed = sorted(reservations, key=lambda reservation: reservation.id)
+    reservations = [reservation for reservation in listed if not reservation.lost]
     holders = sorted((pod for pod in pods if pod.shares), key=lambda pod: pod.uid)
     gpus = _Gpus(node)
     #: Reservation pods that hold some device, but nobody knows which.
@@ -150,7 +152,7 @@ def derive(node: Node, pods: Iterable[PodOnNode], reservations: Iterable[Reserva
         whole_pods=len(whole) + node.claiming_pods,
         whole_free=max(0, node.inventory.whole_gpus - whole_held - len(shared) - strays),
         free=_free(node, pods, reservations),
-        closed=_closed(shared, pods),
+        closed=_closed(shared, pods, repaired=len(listed) == len(reservations)),
     )
 
 
@@ -172,8 +174,9 @@ def _free(node: Node, pods: Iterable[PodOnNode], reservations: Iterable[Reservat
     return {resource: total - taken[resource] for resource, total in node.allocatable.items()}
 
 
-def _closed(gpus: Iterable[SharedGpu], pods: Iterable[PodOnNode]) -> str | None:
-    if any(gpu.state is GpuState.LOST for gpu in gpus):
+def _closed(gpus: Iterable[SharedGpu], pods: Iterable[PodOnNode], *, repaired: bool) -> str | None:
+    # A record that still says so closes the node too: other extenders may know more than this one.
+    if not repaired or any(gpu.state is GpuState.LOST for gpu in gpus):
         return RESERVATION_LOST
     if any(pod.undecodable is not None for pod in pods):
         return SHARE_UNREADABLE

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from extender.core import fleet, names
+from extender.core.backoff import Backoff
 from extender.core.claims import Claim, Claims
 from extender.core.codes import CODE, FITS, REASONS
 from extender.core.codes import UNKNOWN_NODE as UNKNOWN_CODE
@@ -93,6 +94,8 @@ class Decisions:
         self._used = {policy.strategy}
         self.ledger = Ledger(touched=self._touch)
         self.claims = Claims(claim_ttl, timer, touched=self._touch)
+        #: Pods (by UID) that the API refused to bind, and the nodes on which they wait.
+        self.refused = Backoff(timer)
 
     # --- the verbs ----------------------------------------------------------------------------------------
 
@@ -285,7 +288,16 @@ class Decisions:
             if state is not None:
                 alone = self._fleet.row(state)
                 verdicts.cost[position], verdicts.code[position] = self._judge(alone, request, position)
-        return self._board.positions(nodes), verdicts
+        return self._board.positions(nodes), self._but_for_refused(uid, nodes, verdicts)
+
+    def _but_for_refused(self, uid: str, nodes: Sequence[str], verdicts: Verdicts) -> Verdicts:
+        waits = set(self.refused.waits(uid)).intersection(nodes)
+        if not waits:
+            return verdicts
+        position = self._board.positions(list(waits))
+        verdicts = Verdicts(verdicts.cost.copy(), verdicts.code.copy(), verdicts.seen)
+        verdicts.cost[position], verdicts.code[position] = np.inf, CODE["BindRefused", False]
+        return verdicts
 
     def _judge(
         self, rows: Rows, request: GpuRequest, positions: Positions

@@ -42,7 +42,9 @@ UNITS: Final = 12
 OWN: Final = 13
 HAS_GPUS: Final = 14
 KNOWN: Final = 15
-_FACTS: Final = 16
+#: 1 if no GPU is opened here for now.
+BARRED: Final = 16
+_FACTS: Final = 17
 
 #: Columns that belong together.
 ROOM: Final = slice(CPU, SLOTS + 1)
@@ -147,6 +149,7 @@ class Fleet:
             inventory.whole_resource == names.GPU_RESOURCE,
             has_gpus(inventory),
             True,
+            state.barred,
         )
 
     def _reserve(self, position: int, gpus: int) -> None:

@@ -52,6 +52,10 @@ class _Books:
     recorded: dict[str, PodOnNode] = field(default_factory=dict)
     #: GPUs of the node record
     opened: tuple[Reservation, ...] = ()
+    #: The API has shown a node record.
+    has_record: bool = False
+    #: No GPU is opened here for now.
+    barred: bool = False
     #: id → reservation pod, planned ones included
     reservations: dict[str, Reservation] = field(default_factory=dict)
     #: None after a change, until somebody asks.
@@ -66,8 +70,10 @@ class Ledger:
         self._books: dict[str, _Books] = {}
         #: pod UID → node name
         self._where: dict[str, str] = {}
-        #: pod UID → node whose record names it
-        self._recorded: dict[str, str] = {}
+        #: pod UID → nodes whose records name it
+        self._recorded: dict[str, set[str]] = {}
+        #: UIDs of pods that a new try is about to take out of the record
+        self._disregarded: set[str] = set()
         #: UIDs of pods and ids of reservation pods that the API has shown to be gone. They never come back.
         self._gone: LRUCache[str, bool] = LRUCache(maxsize=GONE)
 
@@ -79,7 +85,8 @@ class Ledger:
         if books is None or books.node is None:
             return None
         if books.state is None:
-            books.state = derive(books.node, self._holders(books), self._reservations(books))
+            state = derive(books.node, self._holders(books), self._reservations(node))
+            books.state = replace(state, barred=books.barred) if books.barred else state
         return books.state
 
     def snapshot(self) -> Iterator[NodeState]:
@@ -100,9 +107,33 @@ class Ledger:
         return () if books is None else tuple(books.pods.values())
 
     def reservations(self, node: str) -> tuple[Reservation, ...]:
-        """The node's reservation pods, planned ones included."""
+        """The node's reservation pods, planned ones included; closing where the node record says so."""
         books = self._books.get(node)
-        return () if books is None else tuple(books.reservations.values())
+        if books is None:
+            return ()
+        closing = {r.id for r in books.opened if r.closing}
+        return tuple(replace(r, closing=True) if r.id in closing else r for r in books.reservations.values())
+
+    def recorded(self, node: str) -> tuple[PodOnNode, ...]:
+        """What each pod holds there by the node record, as last seen."""
+        books = self._books.get(node)
+        return () if books is None else tuple(books.recorded.values())
+
+    def opened(self, node: str) -> tuple[Reservation, ...]:
+        """The GPUs of the node record, as last seen."""
+        books = self._books.get(node)
+        return () if books is None else books.opened
+
+    def has_record(self, node: str) -> bool:
+        """Whether the API has ever shown a record of that node."""
+        books = self._books.get(node)
+        return books is not None and books.has_record
+
+    def shared_nodes(self) -> list[str]:
+        """The nodes with reservation pods, shares, or a record that names any."""
+        shared = (state.name for state in self.snapshot() if state.gpus)
+        named = (name for name, books in self._books.items() if books.reservations or books.opened)
+        return list(dict.fromkeys((*shared, *named)))
 
     def without(self, node: str, uids: Iterable[str]) -> NodeState | None:
         """The node as it would stand once these pods are gone; reservation pods that this leaves empty go too."""
@@ -113,7 +144,7 @@ class Ledger:
         before = self._holders(books)
         pods = [pod for pod in before if pod.uid not in gone]
         emptied = _gpu_ids(before) - _gpu_ids(pods)
-        kept = [r for r in self._reservations(books) if r.id not in emptied and r.uid not in gone]
+        kept = [r for r in self._reservations(node) if r.id not in emptied and r.uid not in gone]
         return derive(books.node, pods, kept)
 
     # --- evidence -----------------------------------------------------------------------------------------
@@ -162,19 +193,24 @@ class Ledger:
         books = self._books.setdefault(node, _Books())
         recorded = {pod.uid: pod for pod in entries}
         gpus = tuple(opened)
+        books.has_record = True
         if (books.recorded, books.opened) != (recorded, gpus):
+            self._index_record(node, books.recorded.keys() - recorded.keys(), recorded.keys())
             books.recorded, books.opened = recorded, gpus
-            self._recorded |= dict.fromkeys(recorded, node)
             self._change(node)
             self._sweep(node)
 
     def disregard_record(self, uid: str) -> None:
-        """A new try is about to replace what the record holds for this pod: until the record is seen again, it counts
-        by the try alone."""
-        node = self._recorded.pop(uid, None)
-        books = self._books.get(node) if node is not None else None
-        if books is not None and node is not None and books.recorded.pop(uid, None) is not None:
-            self._change(node)
+        """A new try is about to replace what the record holds for this pod: until the try ends, or ``regard_record``,
+        the pod counts by the try alone."""
+        self._disregarded.add(uid)
+        self._change_recorded(uid)
+
+    def regard_record(self, uid: str) -> None:
+        """There is no such try any more. Idempotent."""
+        if uid in self._disregarded:
+            self._disregarded.remove(uid)
+            self._change_recorded(uid)
 
     def is_gone(self, uid: str) -> bool:
         """Whether the API has shown that this pod is gone or has ended."""
@@ -186,9 +222,7 @@ class Ledger:
         An API server never gives a UID twice, but whoever creates pods in the embedded cluster may.
         """
         if self._gone.pop(uid, False):
-            node = self._recorded.get(uid)
-            if node in self._books:
-                self._change(node)
+            self._change_recorded(uid)
 
     def drop_reservation(self, node: str, reservation_id: str) -> None:
         """The reservation pod is gone; idempotent."""
@@ -200,9 +234,15 @@ class Ledger:
         self._gone[uid] = True
         if uid in self._where:
             self._remove(uid)
-        node = self._recorded.pop(uid, None)
-        if node in self._books:
+        self._change_recorded(uid)
+
+    def bar(self, node: str, barred: bool) -> None:
+        """Whether no GPU may be opened there for now."""
+        books = self._books.setdefault(node, _Books())
+        if books.barred != barred:
+            books.barred = barred
             self._change(node)
+            self._sweep(node)
 
     # --- our own decisions --------------------------------------------------------------------------------
 
@@ -316,16 +356,19 @@ class Ledger:
 
     def _holders(self, books: _Books) -> list[PodOnNode]:
         """Pods, and those that only the record knows: another extender is binding them, or we are."""
-        unbound = [pod for uid, pod in books.recorded.items() if uid not in self._where and uid not in self._gone]
+        counted = (self._where, self._gone, self._disregarded)
+        unbound = [pod for uid, pod in books.recorded.items() if not any(uid in other for other in counted)]
         return [*books.pods.values(), *unbound]
 
     def _known_reservations(self, books: _Books) -> list[Reservation]:
         return [*books.reservations.values(), *books.opened]
 
-    def _reservations(self, books: _Books) -> list[Reservation]:
-        """Reservation pods, and those of recorded GPUs that the watch has not shown yet."""
-        unseen = [r for r in books.opened if r.id not in books.reservations and r.id not in self._gone]
-        return [*books.reservations.values(), *unseen]
+    def _reservations(self, node: str) -> list[Reservation]:
+        """Reservation pods; those of recorded GPUs that the watch has not shown yet; and what the record calls lost."""
+        books = self._books[node]
+        known = books.reservations.keys()
+        unseen = (r for r in books.opened if r.lost or (r.id not in known and r.id not in self._gone))
+        return [*self.reservations(node), *unseen]
 
     def _verify(self, state: NodeState, request: GpuRequest, placement: Placement, new_ids: Sequence[str]) -> None:
         if len(new_ids) != placement.new or len(set(new_ids)) != placement.new:
@@ -359,6 +402,7 @@ class Ledger:
     def _remove(self, uid: str) -> None:
         node = self._where.pop(uid)
         del self._books[node].pods[uid]
+        self.regard_record(uid)
         self._change(node)
         self._sweep(node)
 
@@ -373,9 +417,23 @@ class Ledger:
         self._books[node].state = None
         self._touched(node)
 
+    def _index_record(self, node: str, left: Iterable[str], named: Iterable[str]) -> None:
+        for uid in left:
+            nodes = self._recorded.get(uid, set())
+            nodes.discard(node)
+            if not nodes:
+                self._recorded.pop(uid, None)
+        for uid in named:
+            self._recorded.setdefault(uid, set()).add(node)
+
+    def _change_recorded(self, uid: str) -> None:
+        for node in self._recorded.get(uid, ()):
+            self._change(node)
+
     def _sweep(self, node: str) -> None:
         books = self._books[node]
-        if books.node is None and not (books.pods or books.reservations or books.recorded or books.opened):
+        held = books.pods or books.reservations or books.recorded or books.opened
+        if books.node is None and not (held or books.barred):
             del self._books[node]
 
 

@@ -36,6 +36,8 @@ DEVICE_MEMORY_MIB: Final = PREFIX + "device-memory-mib"
 BOOT_ID: Final = PREFIX + "boot-id"
 # What it says against that device; absent while there is nothing.
 DEVICE_HEALTH: Final = PREFIX + "device-health"
+# What we write on a reservation pod that we close before it has reported: why, in one word.
+CLOSED_BECAUSE: Final = PREFIX + "closed-because"
 
 # What an administrator writes on a node.
 GPU_MEMORY_MIB_LABEL: Final = PREFIX + "gpu-memory-mib"

@@ -145,6 +145,7 @@ def _share_codes(rows: Rows, request: GpuRequest, sizes: Sequence[int]) -> Codes
     missing = np.maximum(0, fleet.clipped(share.devices) - roomy.sum(axis=1))
     found = np.zeros(len(rows), np.int16)
     found[_openable(rows, request) < missing] = CODE["ReservationRoom", True]
+    found[(facts[:, fleet.BARRED] != 0) & (missing > 0)] = CODE["ReservationFailed", False]
     found[missing > facts[:, fleet.WHOLE]] = CODE["GpuMemory", True]
     never = (facts[:, fleet.GPUS] < share.devices) | (_new_mib(rows, request, sizes) > facts[:, fleet.CARD])
     if not (never.any() or facts[:, fleet.REFUSALS].any()):
@@ -167,10 +168,11 @@ def _first(*checks: tuple[Ints | Flags, int | None]) -> Codes:
 
 
 def _openable(rows: Rows, request: GpuRequest) -> Ints:
-    """How many reservation pods there is room for beside the pod itself; negative where not even for that."""
+    """How many reservation pods there is room for beside the pod itself, where they may be opened."""
     own = [fleet.clipped(request.resources.get(resource, 0)) for resource in (names.CPU, names.MEMORY)]
     most: Ints = ((rows.facts[:, fleet.ROOM] - [*own, 1]) // _RESERVATION).min(axis=1)
-    return np.maximum(most, 0)
+    openable: Ints = np.maximum(most, 0) * (rows.facts[:, fleet.BARRED] == 0)
+    return openable
 
 
 def _amounts(request: GpuRequest, sizes: Sequence[int]) -> Ints:

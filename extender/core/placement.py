@@ -27,9 +27,11 @@ REASON_TEXT: Final[Mapping[str, str]] = MappingProxyType(
         "GpuCount": "the node has fewer GPUs than the pod asks for",
         "WholeGpus": "not enough whole GPUs are free",
         "ReservationRoom": "no room for the reservation pod that a new shared GPU needs",
+        "ReservationFailed": "reservation pods have failed on this node: no GPU is opened here for a while",
         "UnitCount": "the node has fewer units than the pod asks for",
         "ReservationLost": "a shared GPU of this node has lost its reservation pod",
         "ShareUnreadable": "a pod of this node has placement annotations that cannot be read",
+        "BindRefused": "the API refused to bind this pod here a short while ago",
         "UnknownNode": "the node is not known to the ledger",
     }
 )
@@ -155,6 +157,8 @@ def _open(state: NodeState, request: GpuRequest, share: Share, on: tuple[SharedG
     missing = share.devices - len(on)
     if missing > state.whole_free:
         return _memory_shortfall(state, share)
+    if state.barred:
+        return _refused("ReservationFailed", missing)
     for resource, need in RESERVATION_NEEDS.items():
         own = 1 if resource == names.PODS else request.resources.get(resource, 0)
         free = state.free.get(resource, 0)

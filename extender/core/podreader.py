@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from extender.core import names
+from extender.core.device_report import problem_of
 from extender.core.errors import InputError
 from extender.core.fields import child, children
 from extender.core.requests import GpuRequest
@@ -16,6 +17,8 @@ from extender.core.values import PodOnNode, Reservation, ShareOnGpu
 
 Pod = Mapping[str, Any]
 
+#: Seconds, where a pod says none: the API server's default.
+_USUAL_GRACE = 30
 _CONTAINER_STATUSES = ("initContainerStatuses", "containerStatuses", "ephemeralContainerStatuses")
 
 
@@ -50,12 +53,9 @@ def has_ended(pod: Pod) -> bool:
 
     A deletion that was only asked for ends nothing: the process still runs.
     """
-    status = child(pod, "status")
-    if status.get("phase") not in ("Succeeded", "Failed"):
+    if child(pod, "status").get("phase") not in ("Succeeded", "Failed"):
         return False
-    statuses = [found for kind in _CONTAINER_STATUSES for found in children(status, kind)]
-    # Only `startedAt` is in there, and it may be missing: that `running` is there says it.
-    return not any(isinstance(child(found, "state").get("running"), Mapping) for found in statuses)
+    return not any(_runs(status) for status in _container_statuses(pod))
 
 
 def pod_on_node(pod: Pod) -> PodOnNode | None:
@@ -91,8 +91,8 @@ def unbound_shares(pods: Iterable[Pod]) -> Iterator[tuple[str, str, str]]:
 
 
 def reservation_of(pod: Pod) -> Reservation | None:
-    """A bound reservation pod; None if it is unbound."""
-    node = node_of(pod)
+    """A reservation pod, bound or about to be: it may run on one node only. None where nothing names a node."""
+    node = node_of(pod) or _required_node(pod)
     if node is None:
         return None
     annotations = annotations_of(pod)
@@ -105,10 +105,27 @@ def reservation_of(pod: Pod) -> Reservation | None:
         memory_mib=memory_mib,
         boot_id=annotations.get(names.BOOT_ID) or None,
         resources={r: n for r, n in _resources(pod)[0].items() if not r.startswith(names.NVIDIA_DOMAIN)},
-        closing=bool((pod.get("metadata") or {}).get("deletionTimestamp")),
+        closing=bool(child(pod, "metadata").get("deletionTimestamp") or annotations.get(names.CLOSED_BECAUSE)),
         ended=has_ended(pod),
         undecodable=undecodable,
+        problem=problem_of(annotations),
+        closed_because=annotations.get(names.CLOSED_BECAUSE) or None,
+        why=_why_not_running(pod),
     )
+
+
+def lingers(pod: Pod) -> int:
+    """Seconds that the processes of a pod may outlive its DELETED event: 0 for all that the kubelet has ended.
+
+    Who deletes with grace period 0 takes the object away while the kubelet still gives the processes their own time.
+    """
+    if node_of(pod) is None or has_ended(pod) or child(pod, "metadata").get("deletionGracePeriodSeconds") != 0:
+        return 0
+    statuses = _container_statuses(pod)
+    if statuses and not any(_runs(status) for status in statuses):
+        return 0
+    grace = child(pod, "spec").get("terminationGracePeriodSeconds")
+    return grace if isinstance(grace, int) and grace >= 0 else _USUAL_GRACE
 
 
 def placement_annotations(pod: PodOnNode, containers: tuple[str, ...]) -> dict[str, str]:
@@ -124,6 +141,29 @@ def placement_annotations(pod: PodOnNode, containers: tuple[str, ...]) -> dict[s
         names.MEMORY_MIB: sizes[0] if len(set(sizes)) == 1 else ",".join(sizes),
         **{f"{names.CONTAINER_PREFIX}{name}{names.DEVICES_SUFFIX}": devices for name in containers},
     }
+
+
+def _container_statuses(pod: Pod) -> list[Mapping[str, Any]]:
+    return [found for kind in _CONTAINER_STATUSES for found in children(child(pod, "status"), kind)]
+
+
+def _runs(status: Mapping[str, Any]) -> bool:
+    # Only `startedAt` is in there, and it may be missing: that `running` is there says it.
+    return isinstance(child(status, "state").get("running"), Mapping)
+
+
+def _required_node(pod: Pod) -> str | None:
+    """The node that ``reservation_pod`` has written into the pod's affinity."""
+    required = child(pod, "spec", "affinity", "nodeAffinity", "requiredDuringSchedulingIgnoredDuringExecution")
+    fields = [field for term in children(required, "nodeSelectorTerms") for field in children(term, "matchFields")]
+    values = fields[0].get("values") if len(fields) == 1 else None
+    return str(values[0]) if isinstance(values, list) and len(values) == 1 else None
+
+
+def _why_not_running(pod: Pod) -> str | None:
+    waiting = (child(status, "state", "waiting").get("reason") for status in _container_statuses(pod))
+    reasons = [child(pod, "status").get("reason"), *waiting]
+    return next((str(reason) for reason in reasons if reason), None)
 
 
 def _shares(annotations: Mapping[str, Any]) -> tuple[tuple[ShareOnGpu, ...], str | None]:

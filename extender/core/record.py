@@ -30,6 +30,8 @@ CLOSING: Final = "closing"
 LOST: Final = "lost"
 _STATES: Final = (OPEN, CLOSING, LOST)
 
+ELSEWHERE: Final = "the device stands in the record under another reservation pod"
+
 Json = dict[str, Any]
 
 
@@ -128,11 +130,15 @@ class NodeRecord:
             gpu["shares"] = {uid: share for uid, share in gpu["shares"].items() if (uid, share["try"]) not in gone}
         return NodeRecord(content)
 
-    def closing(self, opened: Opened) -> "NodeRecord | str":
-        """The GPU takes no share from now on, whether or not it stood here; or why it must stay open."""
+    def closing(self, opened: Opened, *, holds: bool = True) -> "NodeRecord | str":
+        """The GPU takes no share from now on, whether or not it stood here; or why it must stay open.
+
+        ``holds``: whether the reservation pod still keeps the device from others. One that does not may go although
+        the device has another place here by now; one that does may be what the shares at that place wait for.
+        """
         content = copy.deepcopy(self._content)
         if any(gpu["device"] == opened.device for id_, gpu in content["gpus"].items() if id_ != opened.gpu_id):
-            return self  # The device has another place here, which is not touched.
+            return ELSEWHERE if holds else self
         gpu = content["gpus"].setdefault(opened.gpu_id, _fresh(opened))
         if gpu["shares"]:
             return "shares are on the GPU"
@@ -142,9 +148,12 @@ class NodeRecord:
     def losing(self, gpu_id: str) -> "NodeRecord | str":
         """No reservation pod holds the GPU's device any more, and shares run on it."""
         content = copy.deepcopy(self._content)
-        if gpu_id not in content["gpus"]:
+        gpu = content["gpus"].get(gpu_id)
+        if gpu is None:
             return "the shared GPU has left the record"
-        content["gpus"][gpu_id]["state"] = LOST
+        if not gpu["shares"]:
+            return "no share is on the GPU"
+        gpu["state"] = LOST
         return NodeRecord(content)
 
     def without_gpu(self, gpu_id: str) -> "NodeRecord | str":
@@ -161,10 +170,16 @@ class NodeRecord:
         gpus = {gpu_id: gpu for gpu_id, gpu in self._content["gpus"].items() if gpu_id not in closed or gpu["shares"]}
         return NodeRecord({**self._content, "gpus": gpus})
 
-    def replaced(self, lost_id: str, by: Opened) -> "NodeRecord":
-        """A new reservation pod reports a lost device: it takes the place of the one that is gone, shares and all."""
+    def repaired(self, by: Opened) -> "NodeRecord | str":
+        """A reservation pod reports a lost device: it takes the place of the one that held it, shares and all.
+
+        It may have fewer MiB than the shares on it (after a change of ECC mode): then it takes no other.
+        """
         content = copy.deepcopy(self._content)
-        gpu = content["gpus"].pop(lost_id)
+        lost = [id_ for id_, gpu in content["gpus"].items() if gpu["state"] == LOST and gpu["device"] == by.device]
+        if not lost or by.gpu_id in content["gpus"].keys() - lost:
+            return "the device is not lost"
+        gpu = content["gpus"].pop(lost[0])
         gpu |= {"reservation": by.reservation, "device": by.device, "mib": by.mib, "state": OPEN}
         content["gpus"][by.gpu_id] = gpu
         return NodeRecord(content)
@@ -194,7 +209,7 @@ def _take(gpus: Json, entry: Entry, opened: Opened | None, missing: Mapping[str,
         if opened is None:
             return "the shared GPU has left the record"
         if any(other["device"] == opened.device for other in gpus.values()):
-            return "the device stands in the record under another reservation pod"
+            return ELSEWHERE
         gpu = gpus[entry.gpu_id] = _fresh(opened)
     elif opened is not None and (opened.reservation, opened.device) != (gpu["reservation"], gpu["device"]):
         return "the shared GPU stands in the record with another device"

@@ -29,7 +29,7 @@ def recorded_pods(node: str, record: NodeRecord) -> list[PodOnNode]:
 
 
 def recorded_gpus(node: str, record: NodeRecord) -> Sequence[Reservation]:
-    """The record's GPUs as their reservation pods reported them; lost ones have none any more."""
+    """The record's GPUs as their reservation pods reported them."""
     return [
         Reservation(
             id=opened.gpu_id,
@@ -38,9 +38,9 @@ def recorded_gpus(node: str, record: NodeRecord) -> Sequence[Reservation]:
             device=opened.device,
             memory_mib=opened.mib,
             closing=state == CLOSING,
+            lost=state == LOST,
         )
         for opened, state in record.opened()
-        if state != LOST
     ]
 
 

@@ -7,6 +7,7 @@ Memory of GPUs is integers of MiB; cpu is milli; every other resource is in its 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Final
 
 from extender.core import names
 from extender.core.inventory import Inventory
@@ -60,6 +61,11 @@ class PodOnNode:
     undecodable: str | None = None
 
 
+#: Why a reservation pod that has not reported is closed: what it was for is gone, or its time is over.
+NOT_NEEDED: Final = "NotNeeded"
+NEVER_REPORTED: Final = "NeverReported"
+
+
 @dataclass(frozen=True, slots=True)
 class Reservation:
     """A reservation pod, bound or planned: it takes one whole GPU off the market."""
@@ -77,6 +83,21 @@ class Reservation:
     ended: bool = False
     #: Why its report cannot be read; nothing is placed on its GPU then.
     undecodable: str | None = None
+    #: What the agent says against the device: a word of ``device_report.Problem``. It takes no new share then.
+    problem: str | None = None
+    #: Why we close it although it has not reported: a word.
+    closed_because: str | None = None
+    #: The kubelet's word on why it does not run: ``OutOfcpu``, ``ImagePullBackOff``.
+    why: str | None = None
+    #: The node record says that nothing holds the device any more.
+    lost: bool = False
+
+    @property
+    def failure(self) -> str | None:
+        """Why it has failed to report; None where it has reported, may yet, or is not needed any more."""
+        if self.device is not None or self.closed_because == NOT_NEEDED:
+            return None
+        return self.closed_because or ((self.why or "Ended") if self.ended else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +169,8 @@ class NodeState:
     free: Mapping[str, int]
     #: A constant: why no device is given out here although the node itself is well.
     closed: str | None = None
+    #: No GPU is opened here for now: reservation pods have failed.
+    barred: bool = False
 
     @property
     def name(self) -> str:

@@ -64,10 +64,9 @@ async def live_service(settings: Settings, refresher: Refresher) -> AsyncIterato
         records = Records(watcher, cluster.create_config_map)
         watches = _watches(cluster, metrics, nodes, pods, records)
         view = LiveView(nodes, pods)
-        binder, reservations = join(
+        binder, reservations, _reconciler = join(
             settings,
             cluster,
-            view,
             decisions,
             watcher,
             clock=time.monotonic,

@@ -2,86 +2,19 @@
 
 import asyncio
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from extender.core import names
-from extender.core.errors import ApiError, Conflict, NotFound, Refused, Unavailable
-from extender.core.inspect import picture
-from extender.core.record import RECORD_KEY, Entry, NodeRecord, record_name
-from tests.binding.world import FaultyApi, Process, shared_cluster, violations
-from tests.builders import PodBuilder, make_node, make_pod
-
-CARD = 1000
-GPUS = 2
-
-
-class World:
-    """A cluster of two nodes and one extender."""
-
-    def __init__(self) -> None:
-        self.cluster = shared_cluster(*(make_node(name).gpus(GPUS, mib=CARD).build() for name in ("n", "m")))
-        self.process = Process(self.cluster)
-        self.ledger = self.process.decisions.ledger
-
-    @property
-    def api(self) -> FaultyApi:
-        return self.process.api
-
-    def restart(self) -> None:
-        """The extender dies; another one starts."""
-        self.process.die()
-        self.process = Process(self.cluster)
-        self.ledger = self.process.decisions.ledger
-
-    async def pod(self, builder: PodBuilder) -> Any:
-        return await self.cluster.submit(builder.build())
-
-    async def bind(self, pod: Any, node: str = "n") -> None:
-        metadata = pod["metadata"]
-        await self.process.binder.bind(metadata["namespace"], metadata["name"], metadata["uid"], node)
-
-    async def error(self, pod: Any, node: str = "n", uid: str | None = None) -> str:
-        """What bind says; empty where it succeeds."""
-        return await self.process.bind(pod, node, uid) or ""
-
-    async def delete(self, pod: Any) -> None:
-        metadata = pod["metadata"]
-        await self.cluster.delete_pod(metadata["namespace"], metadata["name"], metadata["uid"])
-
-    async def stored(self, pod: Any) -> Any:
-        return await self.cluster.get_pod(pod["metadata"]["namespace"], pod["metadata"]["name"])
-
-    def seen(self) -> Any:
-        return picture(list(self.ledger.snapshot()))
-
-    def reservation_pods(self) -> list[str]:
-        return [p["metadata"]["name"] for p in self.cluster.pods() if is_reservation(p)]
-
-    async def entries(self, node: str = "n") -> list[Entry]:
-        """What stands in the node record."""
-        try:
-            found = await self.cluster.get_config_map(names.RESERVATION_NAMESPACE, record_name(node))
-        except NotFound:
-            return []
-        return list(NodeRecord.parse(found["data"][RECORD_KEY]).entries())
-
-    def account(self) -> dict[str, int]:
-        """Device → MiB given out, by what is written on bound pods alone."""
-        held: dict[str, int] = {}
-        for pod in self.cluster.pods():
-            annotations = pod["metadata"].get("annotations") or {}
-            if pod["spec"].get("nodeName") and names.SHARED_GPUS in annotations:
-                for device in annotations[names.VISIBLE_DEVICES].split(","):
-                    held[device] = held.get(device, 0) + int(annotations[names.MEMORY_MIB])
-        return held
-
-
-def is_reservation(pod: Any) -> bool:
-    return bool(pod["metadata"]["namespace"] == names.RESERVATION_NAMESPACE)
+from extender.core.errors import ApiError, Conflict, Refused, Unavailable
+from extender.core.placement import REASON_TEXT
+from extender.core.record import RECORD_KEY, NodeRecord, record_name
+from tests.binding.conftest import VirtualTime
+from tests.binding.stage import CARD, GPUS, World
+from tests.binding.world import Process, violations
+from tests.builders import make_pod
 
 
 @pytest.fixture
@@ -193,6 +126,9 @@ async def test_a_failed_call_leaves_nothing_behind(
     assert world.ledger.reservations("n") == ()
     assert await world.entries() == []
     assert world.process.binder.oldest_assumed() == 0
+    if isinstance(error, Refused) and method in ("create_pod", "bind_pod"):
+        assert await world.error(pod) == REASON_TEXT["BindRefused"]
+        world.process.now += 11
     assert await world.error(pod) == "", "the next try starts afresh"
 
 
@@ -221,7 +157,7 @@ async def test_a_reservation_that_cannot_be_deleted_stays_known(world: World, er
     world.api.fail("delete_pod", 1, error)
     assert await world.error(await world.pod(make_pod("p").gpu_memory(400))) == "422"
     [gpu] = world.seen()["nodes"][0]["sharedGpus"]
-    assert (gpu["state"], gpu["shares"]) == ("ready", [])
+    assert (gpu["state"], gpu["shares"]) == ("closing", []), "the record says so"
     whole = await world.pod(make_pod("w").gpus(2))
     assert "not enough whole GPUs" in await world.error(whole)
     await world.process.reservations.close_idle("n")
@@ -562,7 +498,8 @@ def test_many_binds_at_once(
     shares: list[tuple[int, int, str]], failing: dict[tuple[str, int], Exception], deleted: set[int]
 ) -> None:
     """Whatever fails and whoever is deleted meanwhile: no GPU is given out twice, and the books are the pods'."""
-    asyncio.run(many(shares, failing, deleted))
+    with asyncio.Runner(loop_factory=VirtualTime) as runner:
+        runner.run(many(shares, failing, deleted))
 
 
 async def many(
@@ -585,10 +522,8 @@ async def many(
     assert all(mib <= CARD for mib in world.account().values())
     assert violations(world.cluster, CARD, GPUS) == []
     world.api.script.clear()
-    for pod, (_, _, node) in zip(pods, shares, strict=True):
-        await world.error(pod, node)  # kube-scheduler tries again: what nobody knew is known then
-    for node in "nm":
-        await world.process.reservations.close_idle(node)
+    await world.process.binder.settle()
+    await world.pass_by(90)
     assert {gpu["uuid"]: gpu["usedMiB"] for node in world.seen()["nodes"] for gpu in node["sharedGpus"]} == (
         world.account()
     )

@@ -48,7 +48,9 @@ async def test_one_fault_at_every_request(fault: str, victim: int, fails_at: int
     await faulty.api.land_late_requests()
     assert violations(cluster, CARD, GPUS) == []
 
-    for _ in range(3):  # kube-scheduler tries again
+    for _ in range(3):  # kube-scheduler tries again, and the background work goes on
+        successor.now += 15
+        await successor.reconcile()
         for pod in waiting:
             await successor.bind(pod, "n")
             assert violations(cluster, CARD, GPUS) == []

@@ -19,7 +19,7 @@ GPUS = 2
 
 @pytest.mark.parametrize("seed", range(12))
 async def test_random_binds_by_two_extenders(seed: int) -> None:
-    """The same pods, to the same nodes, by both at once: no GPU is given out twice, no pod is bound twice."""
+    """The same pods, to the same nodes, by both at once, and both clean up: no GPU is given out twice."""
     rng = random.Random(seed)
     cluster = shared_cluster(*(make_node(name).gpus(GPUS, mib=CARD).build() for name in ("n", "m")))
     waiting = [_draw(rng, index) for index in range(14)]
@@ -35,9 +35,34 @@ async def test_random_binds_by_two_extenders(seed: int) -> None:
             await extender.bind(pod, rng.choice(("n", "m")))
             assert violations(cluster, CARD, GPUS) == []
 
-    await asyncio.gather(*(churn(extender) for extender in extenders for _ in range(2)))
+    async def clean_up(extender: Process) -> None:
+        for _ in range(40):
+            extender.now += rng.choice((1.0, 30.0))
+            await extender.reconcile()
+            assert violations(cluster, CARD, GPUS) == []
+
+    async def users() -> None:
+        """They delete what runs, and the same pods come back as new ones."""
+        for index in range(20):
+            for _ in range(rng.randrange(60)):
+                await asyncio.sleep(0)
+            pod = rng.choice(waiting)
+            metadata = pod["metadata"]
+            await cluster.delete_pod(metadata["namespace"], metadata["name"], metadata["uid"])
+            metadata["uid"] = f"{metadata['name']}-{index}"
+            await cluster.submit(pod)
+
+    churning = [churn(extender) for extender in extenders for _ in range(2)]
+    await asyncio.gather(*churning, *map(clean_up, extenders), users())
     for extender in extenders:
         extender.decisions.ledger.check()
+    for pod in [pod for pod in cluster.pods() if pod["metadata"]["namespace"] == "default"]:
+        await cluster.delete_pod("default", pod["metadata"]["name"], pod["metadata"]["uid"])
+    for _ in range(10):
+        for extender in extenders:
+            extender.now += 30
+            await extender.reconcile()
+    assert list(cluster.pods()) == [], "nothing is left of it"
 
 
 def _draw(rng: random.Random, index: int) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 from uuid import uuid4
 
+from extender.binding.notice import Notice
 from extender.binding.outcome import BindFailed
 from extender.config import Settings
 from extender.core import names
@@ -21,6 +22,7 @@ Json = dict[str, Any]
 Hook = Callable[[], Awaitable[Any]]
 CALLS = (
     "get_pod",
+    "list_pods",
     "create_pod",
     "patch_pod",
     "delete_pod",
@@ -120,12 +122,21 @@ class Process:
         self._cluster = cluster
         self.api = FaultyApi(cluster, fails_at, fault)
         settings = Settings(bind_timeout=5.0)
-        self.decisions = Decisions(policy_of(settings), claim_ttl=5.0, timer=lambda: 0.0)
+        self.decisions = Decisions(policy_of(settings), claim_ttl=5.0, timer=lambda: self.now)
         self._watcher = Reflector(self.decisions)
         self.now = 0.0
         self._lives = True
-        self.binder, self.reservations = join(
-            settings, self.api, cluster, self.decisions, self._watcher, clock=lambda: self.now, process=uuid4().hex[:8]
+        self.notices: list[Notice] = []
+        self.waiting: list[Json] = []
+        self.binder, self.reservations, self.reconciler = join(
+            settings,
+            self.api,
+            self.decisions,
+            self._watcher,
+            clock=lambda: self.now,
+            process=uuid4().hex[:8],
+            tell=self.notices.append,
+            waiting=lambda: self.waiting,
         )
         cluster.attach(self._watcher)
 
@@ -140,6 +151,14 @@ class Process:
             self.die()
             return "killed"
         return None
+
+    async def reconcile(self) -> bool:
+        """One pass of the background work; False if the process died."""
+        try:
+            await self.reconciler.once()
+        except Killed:
+            self.die()
+        return self._lives
 
     def die(self) -> None:
         """It sees and does nothing any more."""

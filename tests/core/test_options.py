@@ -50,7 +50,9 @@ def node(kind: str, index: int) -> NodeBuilder:
 
 
 kinds = st.lists(
-    st.sampled_from(["plain", "none", "unknown memory", "small", "tight", "cordoned", "off"]), min_size=1, max_size=4
+    st.sampled_from(["plain", "none", "unknown memory", "small", "tight", "cordoned", "off", "barred"]),
+    min_size=1,
+    max_size=4,
 )
 
 
@@ -65,7 +67,10 @@ def filled(cluster: list[str], arrivals: list[Any], strategy: str) -> Decisions:
     decisions = Decisions(Policy(shortlist=1, strategy=strategy), claim_ttl=1, timer=lambda: 0.0)
     for read in read_nodes([node(kind, index).build() for index, kind in enumerate(cluster)]):
         decisions.ledger.put_node(read)
+    late = len(arrivals) // 2  # A node is barred with GPUs already open on it.
     for index, builder in enumerate(arrivals):
+        if index == late:
+            bar(decisions, cluster)
         pod = builder.uid(f"u{index}").build()
         request = parsed(pod)
         found = decisions.filter(pod, [f"n{i}" for i in range(len(cluster))]).nodes
@@ -80,8 +85,14 @@ def filled(cluster: list[str], arrivals: list[Any], strategy: str) -> Decisions:
         )  # fmt: skip
         decisions.ledger.confirm(f"u{index}")
         decisions.claims.end(f"u{index}")
+    bar(decisions, cluster)
     decisions.ledger.check()
     return decisions
+
+
+def bar(decisions: Decisions, cluster: list[str]) -> None:
+    for index, kind in enumerate(cluster):
+        decisions.ledger.bar(f"n{index}", barred=kind == "barred")
 
 
 @settings(max_examples=60, deadline=None)

@@ -11,6 +11,7 @@ from extender.core.podreader import (
     annotations_of,
     has_ended,
     is_reservation,
+    lingers,
     namespaced_name,
     node_of,
     placement_annotations,
@@ -18,7 +19,8 @@ from extender.core.podreader import (
     reservation_of,
     uid_of,
 )
-from extender.core.values import PodOnNode, ShareOnGpu
+from extender.core.reservation import Template, reservation_pod
+from extender.core.values import NEVER_REPORTED, NOT_NEEDED, PodOnNode, ShareOnGpu
 from tests.builders import make_pod
 
 
@@ -140,6 +142,61 @@ def test_a_reservation() -> None:
     assert closing is not None
     assert closing.closing
     assert reservation_of(make_pod("share-1", names.RESERVATION_NAMESPACE).build()) is None
+
+
+def test_a_reservation_that_is_not_bound_yet_is_for_the_node_of_its_affinity() -> None:
+    pod = reservation_pod("share-1", "n", "nvidia.com/gpu", Template("gpu-scheduler", "image"))
+    found = reservation_of(pod)
+    assert found is not None
+    assert (found.node, found.device, found.failure) == ("n", None, None)
+
+
+def test_why_a_reservation_has_failed() -> None:
+    pod = make_pod("share-1", names.RESERVATION_NAMESPACE).on_node("n")
+    waiting = {"containerStatuses": [{"state": {"waiting": {"reason": "ImagePullBackOff"}}}]}
+    pulling = reservation_of({**pod.build(), "status": {"phase": "Pending", **waiting}})
+    refused = reservation_of({**pod.build(), "status": {"phase": "Failed", "reason": "OutOfcpu"}})
+    silent = reservation_of(pod.annotation(names.CLOSED_BECAUSE, NEVER_REPORTED).build())
+    unneeded = reservation_of(pod.annotation(names.CLOSED_BECAUSE, NOT_NEEDED).build())
+    reported = reservation_of({**pod.annotation(names.DEVICE, "GPU-1").build(), "status": {"phase": "Failed"}})
+    found = (pulling, refused, silent, unneeded, reported)
+    assert [r.failure for r in found if r] == [None, "OutOfcpu", NEVER_REPORTED, None, None]
+    assert [r.why for r in found if r][:2] == ["ImagePullBackOff", "OutOfcpu"]
+    assert [r.closing for r in found if r] == [False, False, True, True, True]
+
+
+def test_what_the_agent_says_against_its_device() -> None:
+    pod = make_pod("share-1", names.RESERVATION_NAMESPACE).on_node("n")
+    found = reservation_of(pod.annotation(names.DEVICE_HEALTH, "Xid: 79").build())
+    assert found is not None
+    assert found.problem == "Xid"
+
+
+RUNNING: Any = {"containerStatuses": [{"state": {"running": {}}}, {"state": {"terminated": {}}}]}
+ENDED: Any = {"containerStatuses": [{"state": {"terminated": {}}}, {"state": {"waiting": {}}}]}
+
+
+@pytest.mark.parametrize(
+    ("grace", "status", "seconds"),
+    [
+        (0, {"phase": "Running", **RUNNING}, 45),
+        (0, {"phase": "Pending"}, 45),
+        (0, {"phase": "Failed", **RUNNING}, 45),
+        (0, {"phase": "Running", **ENDED}, 0),
+        (0, {"phase": "Failed"}, 0),
+        (45, {"phase": "Running", **RUNNING}, 0),
+        (None, {"phase": "Running", **RUNNING}, 0),
+    ],
+)
+def test_how_long_a_pod_outlives_its_deletion(grace: int | None, status: Any, seconds: int) -> None:
+    """Only one that was taken away by force: else the kubelet has said that it has ended."""
+    pod = make_pod().on_node("n").metadata(deletionGracePeriodSeconds=grace).build()
+    pod["spec"]["terminationGracePeriodSeconds"] = 45
+    assert lingers({**pod, "status": status}) == seconds
+    del pod["spec"]["terminationGracePeriodSeconds"]
+    assert lingers({**pod, "status": status}) == (30 if seconds else 0)
+    del pod["spec"]["nodeName"]
+    assert lingers({**pod, "status": status}) == 0
 
 
 @pytest.mark.parametrize("mib", ["", "0", "-1", "81920Mi", "1e5"])

@@ -1,6 +1,7 @@
 """The rules of the node record, and that what it says survives being written."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -124,8 +125,11 @@ def test_a_gpu_closes_even_where_it_never_stood() -> None:
 
 
 def test_closing_under_another_name_leaves_the_device_where_it_stands() -> None:
+    """Lost shares may wait for exactly that reservation pod; one that holds the device no longer may go."""
     record = taken(NodeRecord.empty(), entry(A, "p", 100))
-    assert closed(record, Opened("share-twin", "u", A.device, CARD)) == record
+    twin = Opened("share-twin", "u", A.device, CARD)
+    assert record.closing(twin) == "the device stands in the record under another reservation pod"
+    assert record.closing(twin, holds=False) == record
 
 
 def test_a_closed_gpu_leaves_when_its_pod_is_gone() -> None:
@@ -138,10 +142,35 @@ def test_a_closed_gpu_leaves_when_its_pod_is_gone() -> None:
 def test_a_new_reservation_takes_the_place_of_a_lost_one_with_its_shares() -> None:
     lost = taken(NodeRecord.empty(), entry(A, "p", 100)).losing("share-a")
     assert isinstance(lost, NodeRecord)
-    repaired = lost.replaced("share-a", Opened("share-new", "uid-new", A.device, CARD))
+    repaired = lost.repaired(Opened("share-new", "uid-new", A.device, CARD))
+    assert isinstance(repaired, NodeRecord)
     assert repaired.of("p") == (Entry("share-new", "p", "ns/p", 100, "x-1"),)
     assert (repaired.state("share-new"), repaired.state("share-a")) == (OPEN, None)
+    assert repaired.repaired(Opened("share-a", "u", A.device, CARD)) == "the device is not lost"
+    assert lost.repaired(Opened("share-b", "u", B.device, CARD)) == "the device is not lost"
+
+
+def test_the_old_reservation_takes_its_own_place_again() -> None:
+    record = taken(NodeRecord.empty(), entry(A, "p", 100))
+    lost = record.losing("share-a")
+    assert isinstance(lost, NodeRecord)
+    assert lost.repaired(A) == record
+
+
+def test_more_shares_than_a_repaired_gpu_has_memory_stay_and_take_no_other() -> None:
+    """After a change of ECC mode: they run, whatever fits."""
+    lost = taken(NodeRecord.empty(), entry(A, "p", CARD)).losing("share-a")
+    assert isinstance(lost, NodeRecord)
+    smaller = lost.repaired(Opened("share-new", "uid-new", A.device, CARD // 2))
+    assert isinstance(smaller, NodeRecord)
+    again = NodeRecord.parse(smaller.dump())
+    full = again.with_entries([replace(entry(A, "q", 1), gpu_id="share-new")], {}, {})
+    assert full == "the shared GPU no longer has room"
+
+
+def test_only_a_gpu_with_shares_is_lost() -> None:
     assert NodeRecord.empty().losing("share-a") == "the shared GPU has left the record"
+    assert closed(NodeRecord.empty()).losing("share-a") == "no share is on the GPU"
 
 
 # --- reading ----------------------------------------------------------------------------------------------

@@ -1,0 +1,52 @@
+"""A pod that somebody takes away while it runs counts until its own grace period is over."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from tests.binding.stage import CARD, World
+from tests.builders import make_pod
+
+RUNNING = {"phase": "Running", "containerStatuses": [{"state": {"running": {}}}]}
+
+
+async def take_away(world: World, pod: Any, *, force: bool) -> None:
+    """DELETED as the API server sends it: with a grace period of 0 where somebody has forced it."""
+    metadata = pod["metadata"]
+    patch = {"metadata": {"deletionGracePeriodSeconds": 0 if force else 30}, "status": RUNNING}
+    await world.cluster.patch_pod(metadata["namespace"], metadata["name"], patch)
+    await world.delete(pod)
+
+
+@pytest.mark.parametrize("force", [True, False])
+async def test_its_room_is_held_for_its_grace_period(force: bool) -> None:
+    world = World()
+    shared, whole = make_pod("p").gpu_memory(CARD).num_devices(2), make_pod("w").gpus(2)
+    for builder, node in ((shared, "n"), (whole, "m")):
+        builder.spec(terminationGracePeriodSeconds=45)
+        pod = await world.pod(builder)
+        await world.bind(pod, node)
+        await take_away(world, pod, force=force)
+    next_share, next_whole = await world.pod(make_pod("q").gpu_memory(1)), await world.pod(make_pod("v").gpus(1))
+    assert bool(await world.error(next_share)) == force
+    assert bool(await world.error(next_whole, "m")) == force
+    await asyncio.sleep(44)
+    assert bool(await world.error(next_whole, "m")) == force
+    await asyncio.sleep(2)
+    assert await world.error(next_share) == ""
+    assert await world.error(next_whole, "m") == ""
+
+
+async def test_no_bind_leaves_its_entry_out_meanwhile() -> None:
+    world = World()
+    pod = await world.pod(make_pod("p").gpu_memory(600))
+    await world.bind(pod)
+    await take_away(world, pod, force=True)
+    await world.bind(await world.pod(make_pod("q").gpu_memory(400)))
+    assert sorted(entry.pod for entry in await world.entries()) == ["default/p", "default/q"]
+    await world.pass_by(40)
+    assert len(await world.entries()) == 2
+    await asyncio.sleep(31)
+    await world.bind(await world.pod(make_pod("r").gpu_memory(600)))
+    assert sorted(entry.pod for entry in await world.entries()) == ["default/q", "default/r"]

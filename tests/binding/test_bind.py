@@ -11,10 +11,10 @@ from extender.core import names
 from extender.core.errors import ApiError, Conflict, Refused, Unavailable
 from extender.core.placement import REASON_TEXT
 from extender.core.record import RECORD_KEY, NodeRecord, record_name
-from tests.binding.conftest import VirtualTime
 from tests.binding.stage import CARD, GPUS, World
 from tests.binding.world import Process, violations
 from tests.builders import make_pod
+from tests.virtual_time import VirtualTime
 
 
 @pytest.fixture

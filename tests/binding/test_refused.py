@@ -75,7 +75,7 @@ async def test_a_bug_leaves_no_room_assumed(call: str, when: str, builder: PodBu
     """An exception that nobody has thought of, at any request: the room comes back, or is held by what is bound."""
     world = World()
     pod = await world.pod(builder)
-    world.api.fail(call, 1, KeyError("a bug"), when)  # type: ignore[arg-type]
+    world.api.fail(call, 1, KeyError("a bug"), when)
     if call in STEPS[1:4] and "nvidia.com/gpu" in str(pod["spec"]):
         await world.bind(pod)
         return

@@ -1,0 +1,3 @@
+"""Pauses and back-offs pass in virtual time."""
+
+from tests.virtual_time import pytest_asyncio_loop_factories as pytest_asyncio_loop_factories

@@ -144,19 +144,18 @@ def _may_hold_a_share(pod: Pod) -> bool:
 
 def slim(pod: Pod) -> Pod:
     """The pod without what nobody here reads: of 100,000 pods only that stays in memory."""
-    kept = dict(pod)
-    kept["metadata"] = _without(pod.get("metadata"), _METADATA)
     spec = _without(pod.get("spec"), _SPEC)
-    for kind in _CONTAINERS:
-        if isinstance(spec.get(kind), list):
-            spec[kind] = [_without(container, _CONTAINER) for container in spec[kind]]
-    kept["spec"] = spec
-    kept["status"] = _without(pod.get("status"), _STATUS)
-    return kept
+    if isinstance(spec, dict):
+        for kind in _CONTAINERS:
+            if isinstance(spec.get(kind), list):
+                spec[kind] = [_without(container, _CONTAINER) for container in spec[kind]]
+    kept = {"metadata": _without(pod.get("metadata"), _METADATA), "spec": spec}
+    return {**pod, **kept, "status": _without(pod.get("status"), _STATUS)}
 
 
-def _without(found: Any, keys: frozenset[str]) -> dict[str, Any]:
-    return {key: value for key, value in found.items() if key not in keys} if isinstance(found, dict) else {}
+def _without(found: Any, keys: frozenset[str]) -> Any:
+    """What has another shape than the API's stays as it is: it must be refused, not pass as empty."""
+    return {key: value for key, value in found.items() if key not in keys} if isinstance(found, dict) else found
 
 
 def _version(pod: Pod) -> str:

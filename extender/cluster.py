@@ -39,6 +39,11 @@ class Collection(StrEnum):
         """For people."""
         return self.rpartition("/")[2]
 
+    @property
+    def may_be_unserved(self) -> bool:
+        """Whether an API server may be without it. Of any other, 404 says that this is no Kubernetes API."""
+        return self in (Collection.RESOURCE_SLICES, Collection.RESOURCE_CLAIMS)
+
 
 @dataclass(frozen=True, slots=True)
 class Page:

@@ -18,7 +18,7 @@ from extender.core.podreader import (
 )
 from extender.core.record import NODE_KEY, RECORD_KEY, NodeRecord, UnreadableRecord, record_name
 from extender.core.recordreader import recorded_gpus, recorded_pods, unreadable
-from extender.core.values import Node, Reservation
+from extender.core.values import Node, PodOnNode, Reservation, ShareState
 from extender.core.workload import HALF_LIFE
 
 Object = Mapping[str, Any]
@@ -49,24 +49,26 @@ class Reflector:
         self._ledger.drop_node(name)
 
     def pods(self, pods: Iterable[Object]) -> None:
-        """All pods of a list; reservation pods first, so that no share ever looks lost for a moment.
-
-        What people ask for is learned from the youngest: older ones would hardly count any more.
-        """
+        """All pods of a list; reservation pods first, so that no share ever looks lost for a moment."""
         listed = sorted(pods, key=lambda pod: not is_reservation(pod))
         for pod in listed:
-            self._account(pod)
-        bound = [pod for pod in listed if node_of(pod) is not None and not is_reservation(pod)]
+            self.account(pod)
+        self.learn(listed)
+
+    def learn(self, pods: Iterable[Object]) -> None:
+        """What people ask for, from the youngest pods of a first list: older ones would hardly count any more."""
+        bound = [pod for pod in pods if node_of(pod) is not None and not is_reservation(pod)]
         for pod in sorted(bound, key=_created)[-LEARNED_FROM:]:
             self._decisions.saw(pod)
 
     def pod(self, pod: Object) -> None:
         """A pod is new or has changed."""
-        self._account(pod)
+        self.account(pod)
         if node_of(pod) is not None and not is_reservation(pod):
             self._decisions.saw(pod)
 
-    def _account(self, pod: Object) -> None:
+    def account(self, pod: Object) -> None:
+        """The ledger's part of ``pod``; nothing is learned from it."""
         if is_reservation(pod):
             self._reservation(pod)
             return
@@ -77,6 +79,15 @@ class Reflector:
         if (holding := pod_on_node(pod)) is not None:
             self._ledger.observe(holding)
             self._claims.end(holding.uid)
+
+    def confirmed(self) -> list[PodOnNode]:
+        """Pods that the ledger holds as bound, on nodes that exist."""
+        return [
+            pod
+            for state in self._ledger.snapshot()
+            for pod in self._ledger.pods(state.name)
+            if pod.state is ShareState.CONFIRMED
+        ]
 
     def config_map(self, config_map: Object) -> None:
         """A node record is new or has changed; other ConfigMaps are none of ours."""

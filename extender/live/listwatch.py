@@ -47,6 +47,9 @@ class Source(Protocol):
 class Sink(Protocol):
     """Who is told."""
 
+    def slim(self, found: Json) -> Json:
+        """What is kept of an object while its list is being read: a large list is never in memory as a whole."""
+
     async def replace(self, items: list[Json]) -> None:
         """The collection as a list shows it. Raises ApiError to have it listed again."""
 
@@ -87,44 +90,43 @@ class ListWatch:
 
     async def _once(self) -> float:
         """List if that is due, and watch until it ends; seconds to wait before going on."""
-        heard = False
         try:
             if self._version is None:
                 self._version = await self._list()
-                self._is_in_step()
-            async for event in self._source.watch(self._collection, self._version):
-                heard = True
-                self._version = event.resource_version or self._version
-                if event.type != BOOKMARK:
-                    self._sink.change(event)
-        except Gone as error:
+            return UNSERVED_PAUSE if self._version is None else await self._watch(self._version)
+        except (Gone, NotFound) as error:
             self._version = None
             return self._after(error)
-        except NotFound:
-            # An older API server without this collection: it is empty.
-            await self._sink.replace([])
-            self._version = None
-            self._is_in_step()
-            return UNSERVED_PAUSE
         except ApiError as error:
-            if heard:
-                self._failures = 0
             return self._after(error)
-        self._failures = 0
-        return 0.0 if heard else FIRST_PAUSE
 
-    async def _list(self) -> str:
+    async def _list(self) -> str | None:
+        """The version to watch from; None where this API server has no such collection."""
         items: list[Json] = []
-        version = ""
-        async for page in self._source.list_all(self._collection):
-            items += page.items
-            version = page.resource_version
+        version: str | None = None
+        try:
+            async for page in self._source.list_all(self._collection):
+                items += map(self._sink.slim, page.items)
+                version = page.resource_version
+        except NotFound:
+            if not self._collection.may_be_unserved:
+                raise
+            items, version = [], None
         await self._sink.replace(items)
-        return version
-
-    def _is_in_step(self) -> None:
         self.behind = None
         self.in_step.set()
+        return version
+
+    async def _watch(self, version: str) -> float:
+        heard = False
+        async for event in self._source.watch(self._collection, version):
+            heard = True
+            self._failures = 0
+            self._version = event.resource_version or self._version
+            if event.type != BOOKMARK:
+                self._sink.change(event)
+        # The server has ended it, as it does from time to time.
+        return 0.0 if heard else FIRST_PAUSE
 
     def _after(self, error: ApiError) -> float:
         self._failed()

@@ -1,13 +1,15 @@
 """The pods of a cluster as last seen, and who is told of their changes."""
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Set
 from typing import Any, Final
 
 from extender.cluster import WatchEvent
 from extender.core import names
 from extender.core.errors import NotFound
 from extender.core.podreader import annotations_of, is_reservation, namespaced_name, uid_of
+from extender.core.requests import GpuRequest
 from extender.live.listwatch import DELETED
+from extender.live.turns import in_turns
 from extender.reflector import Reflector
 
 Pod = dict[str, Any]
@@ -39,18 +41,19 @@ class Pods:
 
     # --- Sink ---------------------------------------------------------------------------------------------
 
+    def slim(self, found: Pod) -> Pod:
+        """See Sink."""
+        return slim(found)
+
     async def replace(self, items: list[Pod]) -> None:
         """See Sink. What the watch has missed is made good."""
-        listed = {namespaced_name(pod): slim(pod) for pod in items}
+        listed = {namespaced_name(pod): pod for pod in items}
         if not self._listed:
             self._pods, self._listed = listed, True
-            self._watcher.pods(listed.values())
+            await self._first(items)
             return
-        for key, pod in list(self._pods.items()):
-            if key not in listed:
-                await self._vanished(key, pod)
-        # Reservation pods first, so that no share ever looks lost for a moment.
-        for pod in sorted(listed.values(), key=lambda pod: not is_reservation(pod)):
+        await self._release_vanished({uid_of(pod) for pod in items})
+        async for pod in in_turns(_reservations_first(items)):
             before = self._pods.get(namespaced_name(pod))
             if before is None or _version(before) != _version(pod):
                 self._repaired("missed" if before is None else "changed")
@@ -59,8 +62,7 @@ class Pods:
     def change(self, event: WatchEvent) -> None:
         """See Sink."""
         if event.type == DELETED:
-            self._pods.pop(namespaced_name(event.object), None)
-            self._watcher.pod_gone(event.object)
+            self._end(event.object)
         else:
             self._put(slim(event.object))
 
@@ -83,36 +85,77 @@ class Pods:
         self._pods[key] = pod
         self._watcher.pod(pod)
 
-    async def _vanished(self, key: Key, pod: Pod) -> None:
-        """A pod is not in the list. What frees GPU memory needs more than absence: a read that says so."""
-        self._repaired("gone")
-        if is_reservation(pod) or annotations_of(pod).get(names.SHARED_GPUS):
-            try:
-                found = await self._read(*key)
-            except NotFound:
-                pass
-            else:
-                self._put(slim(found))
-                return
-        self._pods.pop(key, None)
+    async def _first(self, items: list[Pod]) -> None:
+        async for pod in in_turns(_reservations_first(items)):
+            self._watcher.account(pod)
+        self._watcher.learn(items)
+
+    async def _release_vanished(self, listed: Set[str]) -> None:
+        """End what is known and not in the list. Raises ApiError where nobody can be sure of it."""
+        missing = [pod for pod in [*self, *self._bound_unseen()] if uid_of(pod) not in listed]
+        # Shares before reservation pods, for the same reason as above.
+        for pod in sorted(missing, key=is_reservation):
+            if await self._is_gone(pod):
+                self._repaired("gone")
+                self._end(pod)
+
+    def _bound_unseen(self) -> list[Pod]:
+        """Bound by us while the watch was broken: the ledger knows them, and no list or event has shown them yet."""
+        seen = {uid_of(pod) for pod in self}
+        return [
+            {"metadata": {"namespace": held.namespace, "name": held.name, "uid": held.uid}}
+            for held in self._watcher.confirmed()
+            if held.uid not in seen
+        ]
+
+    async def _is_gone(self, pod: Pod) -> bool:
+        """Absence from a list is enough where no GPU memory is freed; else only a read that says so."""
+        key = namespaced_name(pod)
+        if key in self._pods and not _may_hold_a_share(pod):
+            return True
+        try:
+            found = await self._read(*key)
+        except NotFound:
+            return True
+        if uid_of(found) != uid_of(pod):
+            return True
+        self._put(slim(found))
+        return False
+
+    def _end(self, pod: Pod) -> None:
+        key = namespaced_name(pod)
+        if uid_of(self._pods.get(key, {})) == uid_of(pod):
+            del self._pods[key]
         self._watcher.pod_gone(pod)
+
+
+def _reservations_first(pods: Iterable[Pod]) -> list[Pod]:
+    """So that no share ever looks lost for a moment."""
+    return sorted(pods, key=lambda pod: not is_reservation(pod))
+
+
+def _may_hold_a_share(pod: Pod) -> bool:
+    if is_reservation(pod) or annotations_of(pod).get(names.SHARED_GPUS):
+        return True
+    # We may have bound it since it was last seen.
+    request = GpuRequest.from_pod(pod)
+    return not isinstance(request, GpuRequest) or request.share is not None
 
 
 def slim(pod: Pod) -> Pod:
     """The pod without what nobody here reads: of 100,000 pods only that stays in memory."""
-    kept = dict(pod)
-    kept["metadata"] = _without(pod.get("metadata"), _METADATA)
     spec = _without(pod.get("spec"), _SPEC)
-    for kind in _CONTAINERS:
-        if isinstance(spec.get(kind), list):
-            spec[kind] = [_without(container, _CONTAINER) for container in spec[kind]]
-    kept["spec"] = spec
-    kept["status"] = _without(pod.get("status"), _STATUS)
-    return kept
+    if isinstance(spec, dict):
+        for kind in _CONTAINERS:
+            if isinstance(spec.get(kind), list):
+                spec[kind] = [_without(container, _CONTAINER) for container in spec[kind]]
+    kept = {"metadata": _without(pod.get("metadata"), _METADATA), "spec": spec}
+    return {**pod, **kept, "status": _without(pod.get("status"), _STATUS)}
 
 
-def _without(found: Any, keys: frozenset[str]) -> dict[str, Any]:
-    return {key: value for key, value in found.items() if key not in keys} if isinstance(found, dict) else {}
+def _without(found: Any, keys: frozenset[str]) -> Any:
+    """What has another shape than the API's stays as it is: it must be refused, not pass as empty."""
+    return {key: value for key, value in found.items() if key not in keys} if isinstance(found, dict) else found
 
 
 def _version(pod: Pod) -> str:

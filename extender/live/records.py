@@ -28,6 +28,10 @@ class Records:
         #: Name and UID; None while there is none.
         self.owner: tuple[str, str] | None = None
 
+    def slim(self, found: ConfigMap) -> ConfigMap:
+        """See Sink."""
+        return found
+
     async def replace(self, items: list[ConfigMap]) -> None:
         """See Sink. The owner is part of the manifests; where it is missing it is made."""
         if all(namespaced_name(found)[1] != OWNER for found in items):

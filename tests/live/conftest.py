@@ -1,0 +1,5 @@
+"""Pauses and back-offs pass in virtual time."""
+
+from tests.virtual_time import pytest_asyncio_loop_factories
+
+__all__ = ["pytest_asyncio_loop_factories"]

@@ -45,6 +45,11 @@ class Metrics:
             "relist_repairs", "Objects of which only a new list has shown what the watch had missed.", "object", "kind"
         )
         self.watch_failures = self._counter("watch_failures", "Lists and watches that the API broke off.", "object")
+        self.background = self._counter("background_acts", "What the background work has done or found.", "kind")
+
+    def add(self, collector: Collector) -> None:
+        """Show what somebody else counts."""
+        self._registry.register(collector)
 
     def render(self, scrape: Scrape) -> bytes:
         """Prometheus text of the counters, and of the gauges at that moment.

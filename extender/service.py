@@ -45,6 +45,25 @@ class View(Protocol):
         """The pod, not to be changed, or None."""
 
 
+class Audience:
+    """Who hears how decisions end. On the embedded cluster nobody does: nobody there is poked or reads events."""
+
+    def fits(self, uid: str) -> None:
+        """filter has found a node for the pod."""
+
+    def rejected(self, pod: Pod) -> None:
+        """filter has just found none, in this tick."""
+
+    def refused(self, pod: Pod, sentence: str) -> None:
+        """No node will ever do, for the request is wrong."""
+
+    def bound(self, uid: str) -> None:
+        """The pod is bound."""
+
+    def opening(self, namespace: str, name: str, uid: str, node: str) -> None:
+        """A bind has ended while the reservation pod of a new GPU is still starting: the next one goes on with it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Service:
     """What the routes work on."""
@@ -59,6 +78,7 @@ class Service:
     not_ready: Callable[[], str | None]
     #: Where users' pods are created over HTTP; None on a real cluster.
     embedded: EmbeddedCluster | None = None
+    audience: Audience = field(default_factory=Audience)
     #: pod UID → what the verb that last decided about it said
     last_decisions: MutableMapping[str, Mapping[str, Any]] = field(
         default_factory=lambda: LRUCache(maxsize=LAST_DECISIONS)

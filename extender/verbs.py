@@ -4,7 +4,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from extender import wire
-from extender.binding.outcome import BindFailed
+from extender.binding.outcome import BindFailed, StillOpening
+from extender.core.decisions import REFUSED, Filtered
 from extender.core.errors import InputError
 from extender.core.podreader import namespaced_name, uid_of
 from extender.service import Service
@@ -31,6 +32,7 @@ class Verbs:
         self._decisions = service.decisions
         self._binder = service.binder
         self._rejections = service.metrics.rejections
+        self._audience = service.audience
 
     async def filter(self, body: bytes) -> Answer:
         """ExtenderArgs → ExtenderFilterResult."""
@@ -39,6 +41,7 @@ class Verbs:
         found = self._decisions.filter(pod, nodes)
         for reason, count in found.rejections.items():
             self._rejections.labels(reason).inc(count)
+        self._tell(pod, found)
         return Answer(
             wire.filter_result(args, found.nodes, found.failed, found.unresolvable),
             "fits" if found.nodes else "unfit",
@@ -66,8 +69,12 @@ class Verbs:
         who = {"namespace": args.PodNamespace, "pod": args.PodName, "uid": args.PodUID, "node": args.Node}
         try:
             await self._binder.bind(args.PodNamespace, args.PodName, args.PodUID, args.Node)
+        except StillOpening as failure:
+            self._audience.opening(args.PodNamespace, args.PodName, args.PodUID, args.Node)
+            return Answer.error(str(failure), result="opening", **who)
         except BindFailed as failure:
             return Answer.error(str(failure), result="refused", **who)
+        self._audience.bound(args.PodUID)
         held = self._decisions.ledger.pod(args.PodUID)
         gpus = [share.gpu_id for share in held.shares] if held is not None else []
         return Answer({"Error": ""}, "bound", {**who, "gpus": gpus})
@@ -81,6 +88,14 @@ class Verbs:
         kept = self._decisions.preempt(args.Pod, {node: entry.uids() for node, entry in victims.items()})
         facts = {**_who(args.Pod), "candidates": len(victims), "kept": len(kept)}
         return Answer(wire.preemption_result(victims, kept), "kept" if kept else "none", facts)
+
+    def _tell(self, pod: Any, found: Filtered) -> None:
+        if found.nodes:
+            self._audience.fits(uid_of(pod))
+        elif REFUSED in found.rejections:
+            self._audience.refused(pod, next(iter(found.unresolvable.values())))
+        else:
+            self._audience.rejected(pod)
 
 
 def _who(pod: Any) -> dict[str, str]:

@@ -71,10 +71,11 @@ class Binder:
 
     def oldest_assumed(self) -> float:
         """Seconds since the oldest room was assumed whose outcome is not known yet; 0 if there is none."""
-        waiting = [begun for uid, begun in self._begun.items() if self._is_open(uid)]
+        waiting = [begun for uid, begun in self._begun.items() if self.is_open(uid)]
         return self._clock() - min(waiting) if waiting else 0.0
 
-    def _is_open(self, uid: str) -> bool:
+    def is_open(self, uid: str) -> bool:
+        """Whether a bind of that pod is under way, or nobody knows how it has ended."""
         return uid in self._running or self._shares.is_unknown(uid)
 
     async def _bind(self, namespace: str, name: str, uid: str, node: str) -> None:

@@ -9,5 +9,9 @@ class Refusal(BindFailed):
     """The API has said no, and would say it again: the pod is left alone on that node for a while."""
 
 
+class StillOpening(BindFailed):
+    """The reservation pod of the one new GPU has not reported in time; it stays, and the next bind goes on with it."""
+
+
 class OutcomeUnknown(BindFailed):
     """Nobody knows yet whether the Binding landed: what it would hold stays held until a fence tells."""

@@ -15,7 +15,7 @@ from extender.binding.account import confirm, give_back
 from extender.binding.api import KubeApi, Pod
 from extender.binding.evidence import LedgerEvidence
 from extender.binding.fence import Fence
-from extender.binding.outcome import BindFailed, OutcomeUnknown, Refusal
+from extender.binding.outcome import BindFailed, OutcomeUnknown, Refusal, StillOpening
 from extender.binding.records import NodeRecords, RecordRefused
 from extender.binding.reservations import Reservations
 from extender.core import names
@@ -146,10 +146,17 @@ class ShareBinding:
             try:
                 async with asyncio.timeout_at(deadline):
                     held = await self._reservations.open(assumed)
-            except (GpuExtenderError, TimeoutError) as error:
+            except TimeoutError as error:
+                keep = len(assumed.shares) == 1
+                await self._give_up_room(assumed, keep=keep)
+                if keep:
+                    self._decisions.resume(assumed.uid, node, assumed.shares[0].gpu_id)
+                how = StillOpening if keep else BindFailed
+                raise how("a new shared GPU has not reported its device in time") from error
+            except GpuExtenderError as error:
                 await self._give_up_room(assumed, keep=len(assumed.shares) == 1)
                 how = Refusal if isinstance(error, Refused) else BindFailed
-                raise how(str(error) or "a new shared GPU has not reported its device in time") from error
+                raise how(str(error)) from error
             if self._is_right(held, request):
                 return held
             # The device has another size than its node says: now that it is known, choose again.

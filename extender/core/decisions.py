@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
+from cachetools import LRUCache
 from numpy.typing import NDArray
 
 from extender.core import fleet, names
@@ -28,9 +29,13 @@ from extender.core.scoreboard import Positions, Scoreboard, Verdicts, best
 from extender.core.seen import Seen
 from extender.core.shapes import Shape
 from extender.core.strategies import STRATEGIES, Strategy
-from extender.core.values import NodeState
+from extender.core.values import GpuState, NodeState
 from extender.core.workload import Workload
 
+#: Pods whose opening GPU is remembered.
+OPENERS: Final = 10_000
+#: The reason under which a refused request counts.
+REFUSED: Final = "InvalidRequest"
 #: The range of an extender's scores: extender/v1 MinExtenderPriority, MaxExtenderPriority.
 BEST_SCORE: Final = 10
 
@@ -96,6 +101,8 @@ class Decisions:
         self.node_changed: Callable[[str], None] = lambda _name: None
         self.ledger = Ledger(touched=self._touch)
         self.claims = Claims(claim_ttl, timer, touched=self._touch)
+        #: pod UID → where a GPU is being opened for it
+        self._opening: LRUCache[str, tuple[str, str]] = LRUCache(maxsize=OPENERS)
         #: Pods (by UID) that the API refused to bind, and the nodes on which they wait.
         self.refused = Backoff(timer)
 
@@ -110,9 +117,7 @@ class Decisions:
         self.catch_up()
         request = GpuRequest.from_pod(pod)
         if isinstance(request, InvalidRequest):
-            return Filtered(
-                unresolvable=dict.fromkeys(nodes, request.sentence), rejections={"InvalidRequest": len(nodes)}
-            )
+            return Filtered(unresolvable=dict.fromkeys(nodes, request.sentence), rejections={REFUSED: len(nodes)})
         uid = uid_of(pod)
         positions, verdicts = self._judged(request, uid, nodes)
         self._learn(pod, uid, request, positions, verdicts)
@@ -122,7 +127,8 @@ class Decisions:
             return self._nothing_fits(nodes, found, rejections)
         if not request.asks_for_gpu:
             return Filtered(_distinct(nodes, found), rejections=rejections)
-        chosen = self._board.names(best(verdicts.cost, positions, self.policy.shortlist))
+        started = self._opened_for(uid, nodes, found)
+        chosen = started or self._board.names(best(verdicts.cost, positions, self.policy.shortlist))
         if len(chosen) == 1:
             self._claim(uid, chosen[0], request)
         return Filtered(chosen, rejections=rejections)
@@ -162,6 +168,10 @@ class Decisions:
         verdict = fit(state, request)
         only = request.share is None or not ((state.whole_free and state.gpus) or len(state.gpus) > 1)
         return verdict if only or isinstance(verdict, Shortfall) else self._best(state, request)[0]
+
+    def resume(self, uid: str, node: str, gpu_id: str) -> None:
+        """A GPU is being opened there for the pod: until it is of no use, filter answers the pod with that node."""
+        self._opening[uid] = (node, gpu_id)
 
     def place(self, state: NodeState, request: GpuRequest) -> tuple[Verdict, Mapping[str, float]]:
         """The best placement on a node that stands like that, and the terms of its cost; or why it does not fit."""
@@ -349,6 +359,15 @@ class Decisions:
             order=strategy.order,
         )
         return choices, strategy.terms(choices, self._learned.by_strategy.get(strategy.name))
+
+    def _opened_for(self, uid: str, nodes: Sequence[str], found: NDArray[np.int16]) -> list[str]:
+        """The node on which a GPU is being opened for the pod, if it fits there still; else nothing."""
+        node, gpu_id = self._opening.get(uid, ("", ""))
+        state = self.ledger.state(node)
+        if state is not None and any(gpu.id == gpu_id and gpu.state is not GpuState.CLOSING for gpu in state.gpus):
+            return [name for name, code in zip(nodes, found.tolist(), strict=True) if name == node and code == FITS]
+        self._opening.pop(uid, None)
+        return []
 
     def _with_claims(self, name: str, but_for: str) -> NodeState | None:
         """The node as if every claim on it were a pod already: each on the GPU it would get."""

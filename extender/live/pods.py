@@ -6,7 +6,8 @@ from typing import Any, Final
 from extender.cluster import WatchEvent
 from extender.core import names
 from extender.core.errors import NotFound
-from extender.core.podreader import annotations_of, is_reservation, namespaced_name, uid_of
+from extender.core.fields import child, children
+from extender.core.podreader import annotations_of, is_reservation, namespaced_name, node_of, uid_of
 from extender.core.requests import GpuRequest
 from extender.live.listwatch import DELETED
 from extender.live.turns import in_turns
@@ -37,6 +38,8 @@ class Pods:
         #: Told ``missed``, ``changed`` or ``gone`` for each pod that only a new list has shown.
         self._repaired = repaired
         self._pods: dict[Key, Pod] = {}
+        #: Those of them that are on no node.
+        self._unbound: dict[Key, Pod] = {}
         self._listed = False
 
     # --- Sink ---------------------------------------------------------------------------------------------
@@ -49,7 +52,9 @@ class Pods:
         """See Sink. What the watch has missed is made good."""
         listed = {namespaced_name(pod): pod for pod in items}
         if not self._listed:
-            self._pods, self._listed = listed, True
+            self._listed = True
+            for key, pod in listed.items():
+                self._keep(key, pod)
             await self._first(items)
             return
         await self._release_vanished({uid_of(pod) for pod in items})
@@ -75,6 +80,10 @@ class Pods:
         """The pod as last seen, not to be changed, or None."""
         return self._pods.get((namespace, name))
 
+    def unschedulable(self, scheduler: str) -> list[Pod]:
+        """Those that this scheduler has tried to place and could not."""
+        return [pod for pod in self._unbound.values() if _is_unschedulable(pod, scheduler)]
+
     # --- inside -------------------------------------------------------------------------------------------
 
     def _put(self, pod: Pod) -> None:
@@ -82,8 +91,15 @@ class Pods:
         before = self._pods.get(key)
         if before is not None and uid_of(before) != uid_of(pod):
             self._watcher.pod_gone(before)  # Its name is another's now.
-        self._pods[key] = pod
+        self._keep(key, pod)
         self._watcher.pod(pod)
+
+    def _keep(self, key: Key, pod: Pod) -> None:
+        self._pods[key] = pod
+        if node_of(pod) is None:
+            self._unbound[key] = pod
+        else:
+            self._unbound.pop(key, None)
 
     async def _first(self, items: list[Pod]) -> None:
         async for pod in in_turns(_reservations_first(items)):
@@ -126,12 +142,19 @@ class Pods:
         key = namespaced_name(pod)
         if uid_of(self._pods.get(key, {})) == uid_of(pod):
             del self._pods[key]
+            self._unbound.pop(key, None)
         self._watcher.pod_gone(pod)
 
 
 def _reservations_first(pods: Iterable[Pod]) -> list[Pod]:
     """So that no share ever looks lost for a moment."""
     return sorted(pods, key=lambda pod: not is_reservation(pod))
+
+
+def _is_unschedulable(pod: Pod, scheduler: str) -> bool:
+    conditions = children(child(pod, "status"), "conditions")
+    tried = any(c.get("type") == "PodScheduled" and c.get("reason") == "Unschedulable" for c in conditions)
+    return tried and child(pod, "spec").get("schedulerName") == scheduler
 
 
 def _may_hold_a_share(pod: Pod) -> bool:

@@ -2,10 +2,12 @@
 
 import asyncio
 import gc
+import socket
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
@@ -14,11 +16,16 @@ import structlog
 from extender.cluster import Collection, KubeCluster
 from extender.config import Settings
 from extender.core.decisions import Decisions, Refresher
+from extender.core.waiting import Waiting
+from extender.events import Events
+from extender.live.background import Counts, elector, reconcile
 from extender.live.listwatch import ListWatch, Sink
 from extender.live.nodes import Nodes
 from extender.live.pods import Pod, Pods
 from extender.live.records import Records
+from extender.live.told import Told
 from extender.metrics import Metrics
+from extender.pokes import Pokes
 from extender.reflector import Reflector
 from extender.service import Service, join, policy_of
 
@@ -54,38 +61,81 @@ async def live_service(settings: Settings, refresher: Refresher) -> AsyncIterato
     """
     cluster = await KubeCluster.connect(settings.kubeconfig)
     try:
-        decisions = Decisions(
-            policy_of(settings), claim_ttl=settings.claim_ttl, timer=time.monotonic, refresher=refresher
-        )
+        live = _Live(settings, cluster, refresher)
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(work) for work in live.work()]
+            yield live.service
+            for task in tasks:
+                task.cancel()
+    finally:
+        await cluster.close()
+
+
+class _Live:
+    """The parts, joined."""
+
+    def __init__(self, settings: Settings, cluster: KubeCluster, refresher: Refresher) -> None:
+        # A name that no process ever had: ids of tries and reservation pods carry it.
+        process = uuid4().hex[:12]
+        clock = time.monotonic
+        decisions = Decisions(policy_of(settings), claim_ttl=settings.claim_ttl, timer=clock, refresher=refresher)
         metrics = Metrics()
         watcher = Reflector(decisions)
         nodes = Nodes(watcher, lambda kind: metrics.repairs.labels("nodes", kind).inc())
         pods = Pods(watcher, cluster.get_pod, lambda kind: metrics.repairs.labels("pods", kind).inc())
         records = Records(watcher, cluster.create_config_map)
-        watches = _watches(cluster, metrics, nodes, pods, records)
-        view = LiveView(nodes, pods)
-        binder, reservations, _reconciler = join(
+        self._watches = _watches(cluster, metrics, nodes, pods, records)
+        waiting = Waiting(decisions, nodes.objects, is_binding=self._is_binding)
+        self._events = Events(cluster, instance=process, now=lambda: datetime.now(UTC), clock=clock)
+        self._pokes = Pokes(cluster, waiting, process=process, clock=clock)
+        told = Told(waiting, self._events, decisions.ledger, metrics)
+        binder, reservations, self._reconciler = join(
             settings,
             cluster,
             decisions,
             watcher,
-            clock=time.monotonic,
-            process=uuid4().hex[:12],
+            clock=clock,
+            process=process,
             owner=lambda: records.owner,
+            tell=told.background,
+            waiting=lambda: pods.unschedulable(settings.scheduler_name),
         )
+        identity = f"{socket.gethostname()}_{process}"
+        self._elector = elector(cluster, settings.lease_namespace, identity)
+        metrics.add(Counts(self._events, self._pokes, self._elector))
+        view = LiveView(nodes, pods)
+        self.service = Service(settings, decisions, binder, reservations, view, metrics, self._behind, audience=told)
 
-        def behind() -> str | None:
-            return next((watch.behind for watch in watches if watch.behind), None)
+    def work(self) -> list[Coroutine[Any, Any, None]]:
+        """Everything that runs beside the listeners, until it is cancelled."""
+        return [
+            *(watch.run() for watch in self._watches),
+            self._say_when_in_step(),
+            self._events.run(),
+            self._pokes.run(),
+            self._elector.run(lambda: reconcile(self._reconciler, self._in_step)),
+        ]
 
-        service = Service(settings, decisions, binder, reservations, view, metrics, behind)
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(watch.run()) for watch in watches]
-            tasks.append(group.create_task(_say_when_in_step(service, watches)))
-            yield service
-            for task in tasks:
-                task.cancel()
-    finally:
-        await cluster.close()
+    def _is_binding(self, uid: str) -> bool:
+        return self.service.binder.is_open(uid)
+
+    def _behind(self) -> str | None:
+        return next((watch.behind for watch in self._watches if watch.behind), None)
+
+    async def _in_step(self) -> None:
+        for watch in self._watches:
+            await watch.in_step.wait()
+
+    async def _say_when_in_step(self) -> None:
+        """Log it once, and count what the ledger finds wrong in the cluster then."""
+        began = time.monotonic()
+        await self._in_step()
+        gc.freeze()  # Most of it stays.
+        service = self.service
+        for difference in service.differences():
+            service.metrics.differences.labels(difference.kind).inc()
+        seconds = round(time.monotonic() - began, 3)
+        log.info("in step", nodes=len(service.view.nodes), pods=len(tuple(service.view.pods())), seconds=seconds)
 
 
 def _watches(cluster: KubeCluster, metrics: Metrics, nodes: Nodes, pods: Pods, records: Records) -> list[ListWatch]:
@@ -101,15 +151,3 @@ def _watches(cluster: KubeCluster, metrics: Metrics, nodes: Nodes, pods: Pods, r
         ListWatch(cluster, kind, sink, sleep=asyncio.sleep, failed=metrics.watch_failures.labels(kind.noun).inc)
         for kind, sink in sinks.items()
     ]
-
-
-async def _say_when_in_step(service: Service, watches: Sequence[ListWatch]) -> None:
-    """Log it once, and count what the ledger finds wrong in the cluster then."""
-    began = time.monotonic()
-    for watch in watches:
-        await watch.in_step.wait()
-    gc.freeze()  # Most of it stays.
-    for difference in service.differences():
-        service.metrics.differences.labels(difference.kind).inc()
-    states = sum(1 for _ in service.decisions.ledger.snapshot())
-    log.info("in step", nodes=states, pods=len(tuple(service.view.pods())), seconds=round(time.monotonic() - began, 3))

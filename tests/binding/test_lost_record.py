@@ -76,3 +76,22 @@ async def test_it_is_not_made_while_anything_about_it_is_unknown(call: str) -> N
     world.api.script.clear()
     assert await world.error(waiting) == ""
     assert len(await world.entries()) == 2
+
+
+async def test_a_binding_that_lands_while_the_record_is_made_anew() -> None:
+    """After the first look at the node's pods, and before the fence."""
+    world = World()
+    await world.bind(await world.pod(make_pod("first").gpu_memory(300)))
+    world.api.faults["bind_pod", 2] = "late-killed"
+    pod = await world.pod(make_pod("p").gpu_memory(600))
+    assert await world.error(pod) == "killed"
+    dead = world.api
+    delete_record(world)
+    world.process = Process(world.cluster)
+    world.process.die()  # Its watch shows nothing any more.
+    world.ledger = world.process.decisions.ledger
+    world.api.script["list_pods", 1, "after"] = dead.land_late_requests
+    other = await world.pod(make_pod("other").gpu_memory(600))
+    assert await world.error(other) == "the shared GPU no longer has room"
+    assert violations(world.cluster, CARD, GPUS) == []
+    assert list(world.account().values()) == [900]

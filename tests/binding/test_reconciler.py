@@ -395,6 +395,7 @@ async def test_a_device_that_is_not_there_keeps_the_node_closed(world: World) ->
     await world.pass_by(200)
     assert world.kinds().count("GpuNotFound") == 1
     assert len(world.reservation_pods()) == GPUS, "what was tried is held"
+    assert world.api.calls.count("create_pod") == 1 + GPUS
     assert await world.error(await world.pod(make_pod("w").gpus(1))) == REASON_TEXT["ReservationLost"]
     await world.delete(pod)
     await world.pass_by(65)

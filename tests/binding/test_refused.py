@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from extender.core.errors import Refused
+from extender.core.errors import Refused, Unavailable
 from extender.core.placement import REASON_TEXT
 from tests.binding.stage import CARD, GPUS, World
 from tests.binding.world import violations
@@ -89,3 +89,26 @@ async def test_a_bug_leaves_no_room_assumed(call: str, when: str, builder: PodBu
     free = await world.pod(make_pod("w").gpus(GPUS))
     assert (await world.error(free) == "") == (not bound)
     assert violations(world.cluster, CARD, GPUS) == []
+
+
+async def test_a_bug_after_the_binding_was_sent_frees_no_room() -> None:
+    """It may land at any time until a fence comes through."""
+    world = World()
+    pod = await world.pod(make_pod("p").gpu_memory(CARD).num_devices(GPUS))
+    world.api.faults["bind_pod", 1] = "late"
+    fail = world.api._fail
+
+    async def fail_by_a_bug(fault: str, request: Any) -> Any:
+        try:
+            await fail(fault, request)
+        except Unavailable:
+            raise KeyError("a bug") from None
+
+    world.api._fail = fail_by_a_bug  # type: ignore[method-assign]
+    with pytest.raises(KeyError):
+        await world.bind(pod)
+    assert world.seen()["totals"]["usedMiB"] == CARD * GPUS
+    await world.process.binder.settle()
+    assert world.seen()["totals"]["usedMiB"] == 0
+    await world.api.land_late_requests()
+    assert world.account() == {}

@@ -118,7 +118,7 @@ def test_codes_say_what_fit_says(cluster: list[str], arrivals: list[Any], strate
 def test_every_node_that_fits_has_a_possible_choice(
     arrivals: list[Any], asked: Any, fills_first: bool, order: Order
 ) -> None:
-    decisions = filled(["plain", "tight"], arrivals, names.BINPACK)
+    decisions = filled(["plain", "tight", "barred"], arrivals, names.BINPACK)
     request = parsed(asked.build())
     if not is_plain(request):
         return
@@ -153,6 +153,18 @@ def test_taking_what_a_choice_says_gives_the_state_it_says() -> None:
     assert choices.after(choices.states.whole).tolist() == [2, 1]
     before = choices.states.cpu[0]
     assert (before - choices.after(choices.states.cpu)).tolist() == [1000, 1050]
+
+
+@pytest.mark.parametrize(("devices", "barred"), [(1, True), (2, True), (1, False)])
+def test_no_choice_opens_a_gpu_on_a_barred_node(devices: int, barred: bool) -> None:
+    arrivals = [make_pod("a").gpu_memory(300).num_devices(2)]
+    decisions = filled(["plain"], arrivals, names.BINPACK)
+    decisions.ledger.bar("n0", barred=barred)
+    fleet = Fleet()
+    request = parsed(make_pod().gpu_memory(200).num_devices(devices).build())
+    rows = fleet.row(next(decisions.ledger.snapshot()))
+    choices = options(rows, request, tuple(fleet.sizes), fills_first=False, order=Order.TIGHTEST)
+    assert (choices.opened.sum() == 0) == barred
 
 
 @pytest.mark.parametrize("strategy", names.STRATEGIES)

@@ -91,6 +91,8 @@ class Decisions:
         self._written = 0
         self._learned = refresh(self._seen(), STRATEGIES)
         self._used = {policy.strategy}
+        #: Told each node whose account or claims change.
+        self.node_changed: Callable[[str], None] = lambda _name: None
         self.ledger = Ledger(touched=self._touch)
         self.claims = Claims(claim_ttl, timer, touched=self._touch)
 
@@ -162,6 +164,10 @@ class Decisions:
         """The best placement on a node that stands like that, and the terms of its cost; or why it does not fit."""
         verdict = fit(state, request)
         return (verdict, {}) if isinstance(verdict, Shortfall) else self._best(state, request)
+
+    def expected(self, node: str) -> NodeState | None:
+        """The node as filter sees it for a pod without a claim: every claim on it is a pod already."""
+        return self._with_claims(node, "")
 
     def strategy_of(self, request: GpuRequest) -> Strategy:
         """The pod's own wish, else the setting."""
@@ -260,6 +266,7 @@ class Decisions:
 
     def _touch(self, name: str) -> None:
         self._changed.add(self._board.touch(name))
+        self.node_changed(name)
 
     def _write_rows(self) -> None:
         for position in self._changed:

@@ -30,6 +30,8 @@ VISIBLE_DEVICES: Final = PREFIX + "visible-devices"
 MEMORY_MIB: Final = PREFIX + "memory-mib"
 TRY: Final = PREFIX + "try"
 FENCE: Final = PREFIX + "fence"
+# On a pod that waits: a write that makes kube-scheduler try it again.
+POKE: Final = PREFIX + "poke"
 # What the agent writes on its reservation pod.
 DEVICE: Final = PREFIX + "device"
 DEVICE_MEMORY_MIB: Final = PREFIX + "device-memory-mib"

@@ -12,7 +12,6 @@ from extender.core.errors import Conflict, NotFound, Refused, Unavailable
 from extender.elector import Terms
 from tests.background.leases import Stage
 
-
 FAULTS: Final = ("lost", "never", "late", "twice", None)
 
 

@@ -1,0 +1,144 @@
+"""v1 Events: what users read in ``kubectl describe``.
+
+Telling costs a decision nothing: it puts a notice into a bounded queue, and a task sends it later, slowly enough that
+a burst of pods is not slowed down. An event that cannot be sent is lost; what is true is in the objects themselves.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final, Protocol
+
+import structlog
+from cachetools import TTLCache
+
+from extender.core.errors import ApiError, Unavailable
+from extender.core.notices import LONGEST, Notice
+
+log = structlog.get_logger()
+
+#: Notices that wait to be sent.
+MOST_WAITING: Final = 1_000
+#: Seconds between two events: a burst of a thousand takes the API server a minute.
+PAUSE: Final = 0.05
+#: Seconds after the API has not answered.
+PAUSE_AFTER_SILENCE: Final = 5.0
+#: Seconds in which the same thing is told once; an API server keeps an event for an hour.
+REPEAT_AFTER: Final = 1_800.0
+COMPONENT: Final = "gpu-extender"
+#: Where events about objects without a namespace go.
+CLUSTER_NAMESPACE: Final = "default"
+
+
+class EventApi(Protocol):
+    """Every call raises ``errors.ApiError`` or one of its kinds, and nothing else."""
+
+    async def create_event(self, event: Mapping[str, Any]) -> None:
+        """Store a v1 Event in its namespace."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    notice: Notice
+    at: datetime
+
+
+class Events:
+    """Events of one process. ``now``: UTC; ``clock``: seconds, for what was told lately."""
+
+    def __init__(
+        self,
+        api: EventApi,
+        *,
+        instance: str,
+        now: Callable[[], datetime],
+        clock: Callable[[], float],
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._api = api
+        self._instance = instance
+        self._now = now
+        self._sleep = sleep
+        self._queue: deque[_Told] = deque()
+        self._lately: TTLCache[Notice, bool] = TTLCache(maxsize=10_000, ttl=REPEAT_AFTER, timer=clock)
+        self._wake = asyncio.Event()
+        #: Events that the API has taken, and those that were lost.
+        self.sent = 0
+        self.dropped = 0
+
+    def tell(self, notice: Notice) -> None:
+        """Send it some time soon, unless the same was told lately or too many wait. Never waits, never raises."""
+        if notice in self._lately:
+            return
+        self._lately[notice] = True
+        self._queue.append(_Told(notice, self._now()))
+        if len(self._queue) > MOST_WAITING:
+            self._drop_one()
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            await self._wake.wait()
+            while self._queue:
+                await self._sleep(await self._send(self._queue.popleft()))
+            self._wake.clear()
+
+    async def _send(self, told: _Told) -> float:
+        """Seconds to wait before the next one."""
+        try:
+            await self._api.create_event(event_of(told.notice, told.at, self._instance))
+        except ApiError as error:
+            self._lose(told)
+            log.warning("event lost", reason=told.notice.reason, error=str(error))
+            return PAUSE_AFTER_SILENCE if isinstance(error, Unavailable) else PAUSE
+        self.sent += 1
+        return PAUSE
+
+    def _drop_one(self) -> None:
+        """The oldest that is no warning, else the oldest."""
+        index = next((index for index, told in enumerate(self._queue) if not told.notice.is_warning), 0)
+        told = self._queue[index]
+        del self._queue[index]
+        self._lose(told)
+
+    def _lose(self, told: _Told) -> None:
+        self.dropped += 1
+        # What nobody has read may be told again.
+        self._lately.pop(told.notice, None)
+
+
+def event_of(notice: Notice, at: datetime, instance: str) -> dict[str, Any]:
+    """The v1 Event; the API server completes its name."""
+    about, stamp = notice.about, at.strftime("%Y-%m-%dT%H:%M:%SZ")
+    namespace = about.namespace or CLUSTER_NAMESPACE
+    return {
+        "apiVersion": "v1",
+        "kind": "Event",
+        "metadata": {"generateName": f"{about.name}.", "namespace": namespace},
+        "involvedObject": {
+            "apiVersion": "v1",
+            "kind": about.kind,
+            "name": about.name,
+            "uid": about.uid,
+            **({"namespace": about.namespace} if about.namespace else {}),
+        },
+        "reason": notice.reason,
+        "message": _shortened(notice.text),
+        "type": "Warning" if notice.is_warning else "Normal",
+        "source": {"component": COMPONENT},
+        "reportingComponent": COMPONENT,
+        "reportingInstance": instance,
+        "firstTimestamp": stamp,
+        "lastTimestamp": stamp,
+        "count": 1,
+    }
+
+
+def _shortened(text: str) -> str:
+    encoded = text.encode(errors="replace")
+    if len(encoded) <= LONGEST:
+        return encoded.decode()
+    return encoded[: LONGEST - 3].decode(errors="ignore") + "…"

@@ -17,7 +17,8 @@ import structlog
 from extender.core import names
 from extender.core.errors import ApiError, NotFound, Refused
 from extender.core.podreader import node_of
-from extender.core.waiting import Waiting, WaitingPod
+from extender.core.waiting import Waiting
+from extender.core.waitingpod import WaitingPod
 
 log = structlog.get_logger()
 

@@ -22,7 +22,7 @@ from extender.app import create_app
 from extender.cli import cli
 from extender.cli.source import fetch
 from extender.config import ENVIRONMENT_PREFIX, Settings
-from extender.core import consistency
+from extender.core import consistency, notices
 from extender.core.errors import GpuExtenderError
 from extender.core.placement import REASON_TEXT
 from extender.core.requests import GpuRequest, InvalidRequest, dialects, rules
@@ -101,6 +101,12 @@ def test_metrics_are_those_of_the_service() -> None:
 def test_reasons_of_nodes_are_those_of_the_product() -> None:
     told = {cells[0].strip("`"): cells[1] for cells in rows("docs/inventory.md", "## Reasons")}
     assert told == dict(REASON_TEXT)
+
+
+def test_events_are_those_of_the_product() -> None:
+    told = [(cells[0].strip("`"), cells[1], cells[2]) for cells in rows("docs/operations.md", "## Events")]
+    types = {reason: "Warning" if reason in notices.WARNINGS else "Normal" for reason in notices.MEANING}
+    assert told == [(reason, types[reason], meaning) for reason, meaning in notices.MEANING.items()]
 
 
 def test_differences_are_those_that_check_finds() -> None:

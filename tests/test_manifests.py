@@ -9,6 +9,8 @@ import pytest
 from extender.config import ENVIRONMENT_PREFIX, Settings
 from extender.core import names, reservation
 from extender.core.reservation import Template, reservation_pod
+from extender.elector import LEASE
+from extender.pokes import PAUSE
 from extender.server import GRACE
 from tests.manifests import BASE, OVERLAYS, container, objects, of_kind, one, rights, scheduler_configuration
 
@@ -52,6 +54,20 @@ def test_kube_scheduler_calls_all_four_verbs_for_every_pod() -> None:
     assert extender()["nodeCacheCapable"] is True
     assert extender()["ignorable"] is False  # beside bindVerb it would bind without devices
     assert "managedResources" not in extender()  # shares ask by annotation
+
+
+def test_a_pod_that_failed_just_before_a_share_became_free_is_tried_within_five_seconds() -> None:
+    window = 1.0  # kube-scheduler's queue moves pods once a second
+    assert scheduler_configuration()["podMaxBackoffSeconds"] + window + 2 * PAUSE < 5
+
+
+def test_the_lease_is_the_one_that_the_extender_may_write() -> None:
+    granted = {
+        (where, name)
+        for where, verb, resource, name in rights("gpu-extender", EXTENDER)
+        if (verb, resource) == ("update", "leases")
+    }
+    assert granted == {(EXTENDER, LEASE)}
 
 
 def test_one_step_of_our_score_outweighs_the_in_tree_sum() -> None:
@@ -147,7 +163,7 @@ def test_the_extender_may_do_exactly_this() -> None:
         ("create", "pods/binding"),
         *((verb, "nodes") for verb in READ),
         *((verb, resource) for verb in ("list", "watch") for resource in ("resourceslices", "resourceclaims")),
-        *((verb, "events") for verb in ("create", "patch")),
+        ("create", "events"),
     }
     ours = {("create", "leases", None), ("get", "leases", "gpu-extender"), ("update", "leases", "gpu-extender")}
     reservations = {

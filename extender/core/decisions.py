@@ -178,6 +178,11 @@ class Decisions:
         verdict = fit(state, request)
         return (verdict, {}) if isinstance(verdict, Shortfall) else self._best(state, request)
 
+    def fitting(self, request: GpuRequest, nodes: Sequence[str]) -> frozenset[str]:
+        """Those of the nodes that filter would find fit for a pod without a claim. Changes nothing."""
+        positions, verdicts = self._judged(request, "", nodes)
+        return frozenset(_distinct(nodes, verdicts.code[positions]))
+
     def expected(self, node: str) -> NodeState | None:
         """The node as filter sees it for a pod without a claim: every claim on it is a pod already."""
         return self._with_claims(node, "")

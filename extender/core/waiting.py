@@ -16,19 +16,17 @@ have reasons against the first ones that nobody here knows.
 """
 
 import heapq
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import count
+from itertools import count, islice
 from typing import Any, Final
 
 from extender.core.decisions import Decisions
-from extender.core.fields import child
-from extender.core.intree import blockers
-from extender.core.placement import Placement, fit, with_placement
-from extender.core.podreader import namespaced_name, uid_of
-from extender.core.requests import GpuRequest
+from extender.core.placement import Placement, with_placement
+from extender.core.podreader import uid_of
 from extender.core.room import has_more
 from extender.core.values import NodeState
+from extender.core.waitingpod import Kind, WaitingPod, by_kind
 
 Object = Mapping[str, Any]
 
@@ -38,32 +36,8 @@ INTERVAL: Final = 1.0
 MOST_DUE: Final = 20
 #: Pods that are remembered; kube-scheduler itself tries the others again after five minutes.
 MOST_WAITING: Final = 5_000
-#: Judgements of a kind of pod on a node in one call of ``due``: some 20 ms.
-MOST_TRIALS: Final = 1_000
-#: For one offer at most 2 ** that many times as many pods as fit.
-MOST_ROUNDS: Final = 8
-_CONSTRAINTS: Final = ("nodeSelector", "affinity", "tolerations")
-
-
-@dataclass(slots=True, eq=False)
-class WaitingPod:
-    """A pod that filter has rejected."""
-
-    uid: str
-    namespace: str
-    name: str
-    request: GpuRequest
-    #: What of the pod kube-scheduler's own rules look at.
-    constraints: Object
-    #: Smaller is earlier: priority, then since when it waits.
-    rank: tuple[int, int]
-    #: Equal for pods that fit in the same places.
-    kind: Hashable
-    #: The number of the last change that its last verdict knew of.
-    judged: int
-    #: The node that it was last due for.
-    offered: str = ""
-    not_before: float = 0.0
+#: Judgements of a kind of pod on a node in one call of ``due``: some 10 ms.
+MOST_TRIALS: Final = 500
 
 
 @dataclass(slots=True)
@@ -114,16 +88,23 @@ class Waiting:
 
         Nothing happens for one whose request is refused: nothing that is freed helps it.
         """
-        request = GpuRequest.from_pod(pod)
-        uid = uid_of(pod)
-        if not isinstance(request, GpuRequest) or not uid:
-            return
         self._look()  # What is freed from now on counts from how things stand now.
-        known = self._pods.pop(uid, None)
-        if known is None and len(self._pods) >= self._most:
-            self._pods.pop(next(iter(self._pods)))
-        self._pods[uid] = known or self._entry(pod, uid, request)
-        self._pods[uid].judged = self._changes
+        waiting = self._remember(pod)
+        if waiting is not None:
+            waiting.judged = self._changes
+
+    def found(self, pods: Iterable[Object]) -> None:
+        """The API shows these unbound pods of our schedulers: a process that has died may have rejected them.
+
+        Those that are not known yet are due if they fit anywhere. To be called after the first list.
+        """
+        for pod in pods:
+            if uid_of(pod) not in self._pods:
+                self._remember(pod)
+        # Every node is an offer to them.
+        self._changes += 1
+        self._dirty.update(self._before)
+        self._before.clear()
 
     def forget(self, uid: str) -> None:
         """filter has found a node for it, or it is bound or gone. Idempotent."""
@@ -140,9 +121,12 @@ class Waiting:
         if not self._offers:
             return []
         self._drop_settled()
-        kinds = self._by_kind()
         chosen: list[WaitingPod] = []
-        for name in list(self._offers)[: MOST_TRIALS // max(1, len(kinds)) + 1]:
+        trials = 0
+        for name, kinds in self._matches():
+            if trials >= MOST_TRIALS or len(chosen) >= MOST_DUE:
+                break
+            trials += len(kinds)
             offer = self._offers.pop(name)
             if self._take_up(name, offer, kinds, chosen, now):
                 self._offers[name] = offer  # At the end: each node has its turn.
@@ -179,63 +163,65 @@ class Waiting:
 
     # --- who may fit ----------------------------------------------------------------------------------------
 
-    def _entry(self, pod: Object, uid: str, request: GpuRequest) -> WaitingPod:
-        spec = child(pod, "spec")
-        constraints = {"spec": {key: spec[key] for key in _CONSTRAINTS if spec.get(key)}}
-        priority = spec.get("priority")
-        rank = (-priority if isinstance(priority, int) else 0, next(self._arrivals))
-        kind = (request.shape, repr(constraints))
-        return WaitingPod(uid, *namespaced_name(pod), request, constraints, rank, kind, self._changes)
+    def _remember(self, pod: Object) -> WaitingPod | None:
+        """The last to be forgotten; None if nothing helps this pod."""
+        waiting = self._pods.pop(uid_of(pod), None) or WaitingPod.of(pod, next(self._arrivals))
+        if waiting is None:
+            return None
+        if len(self._pods) >= self._most:
+            self._pods.pop(next(iter(self._pods)))
+        self._pods[waiting.uid] = waiting
+        return waiting
 
-    def _by_kind(self) -> list[list[WaitingPod]]:
-        kinds: dict[Hashable, list[WaitingPod]] = {}
-        for pod in sorted(self._pods.values(), key=lambda pod: pod.rank):
-            kinds.setdefault(pod.kind, []).append(pod)
-        return list(kinds.values())
+    def _matches(self) -> list[tuple[str, list[Kind]]]:
+        """Nodes that offer something, and the kinds of pods that fit there and do not know; other offers end here."""
+        kinds = by_kind(self._pods.values())
+        names = list(self._offers)
+        fitting = [(kind, self._decisions.fitting(kind.pods[0].request, names)) for kind in kinds]
+        found = []
+        for name in names:
+            change = self._offers[name].change
+            match = [kind for kind, nodes in fitting if name in nodes and kind.judged < change]
+            if match:
+                found.append((name, match))
+            else:
+                del self._offers[name]
+        return found
 
-    def _take_up(
-        self, name: str, offer: _Offer, kinds: list[list[WaitingPod]], chosen: list[WaitingPod], now: float
-    ) -> bool:
+    def _take_up(self, name: str, offer: _Offer, kinds: list[Kind], chosen: list[WaitingPod], now: float) -> bool:
         """Choose pods for that node's room; whether it may be of use later too."""
         state = self._decisions.expected(name)
         if state is None:
             return False
-        unaware = [[pod for pod in pods if pod.judged < offer.change] for pods in kinds]
-        fitting = [pods for pods in unaware if pods and self._placement(state, pods[0]) is not None]
-        ready = [
-            pod
-            for pod in heapq.merge(*fitting, key=lambda pod: pod.rank)
-            if pod.not_before <= now and not self._is_binding(pod.uid)
-        ]
-        if ready:
-            for _ in range(2**offer.rounds):
-                ready = self._fill(state, ready, chosen, now)
-            offer.rounds = min(offer.rounds + 1, MOST_ROUNDS)
-        return bool(fitting)
-
-    def _fill(
-        self, state: NodeState, ready: list[WaitingPod], chosen: list[WaitingPod], now: float
-    ) -> list[WaitingPod]:
-        """Choose as many as fit together; returns the others."""
-        full: set[Hashable] = set()
-        others: list[WaitingPod] = []
-        for pod in ready:
-            placement = None if pod.kind in full or len(chosen) >= MOST_DUE else self._placement(state, pod)
-            if placement is None:
-                full.add(pod.kind)
-                others.append(pod)
-                continue
-            chosen.append(pod)
+        kinds = [kind for kind in kinds if self._placement(state, kind.pods[0]) is not None]
+        before = len(chosen)
+        self._fill([state] * min(MOST_DUE, 2**offer.rounds), [self._ready(kind, offer, now) for kind in kinds], chosen)
+        for pod in chosen[before:]:
             # From now on only what changes later is a reason for another poke.
-            pod.judged, pod.offered, pod.not_before = self._changes, state.name, now + INTERVAL
-            state = with_placement(state, pod.request, placement, pod.uid)
-        return others
+            pod.judged, pod.offered, pod.not_before = self._changes, name, now + INTERVAL
+        offer.rounds += len(chosen) > before
+        return bool(kinds)
+
+    def _ready(self, kind: Kind, offer: _Offer, now: float) -> Iterator[WaitingPod]:
+        for pod in kind.pods:
+            if pod.judged < offer.change and pod.not_before <= now and not self._is_binding(pod.uid):
+                yield pod
+
+    def _fill(self, rooms: list[NodeState], queues: Iterable[Iterator[WaitingPod]], chosen: list[WaitingPod]) -> None:
+        """Choose pods by rank, each for the first of the rooms that still has place for it."""
+        heads = [(pod.rank, 0, pod, queue) for queue in queues for pod in islice(queue, 1)]
+        heapq.heapify(heads)
+        while heads and len(chosen) < MOST_DUE:
+            rank, room, pod, queue = heapq.heappop(heads)
+            placement = self._placement(rooms[room], pod)
+            if placement is not None:
+                chosen.append(pod)
+                rooms[room] = with_placement(rooms[room], pod.request, placement, pod.uid)
+                # What had no place for this one has none for the next.
+                for following in islice(queue, 1):
+                    heapq.heappush(heads, (following.rank, room, following, queue))
+            elif room + 1 < len(rooms):
+                heapq.heappush(heads, (rank, room + 1, pod, queue))
 
     def _placement(self, state: NodeState, pod: WaitingPod) -> Placement | None:
-        """Where the pod would go on a node that stands like that; None if anything that is known speaks against it."""
-        node = self._nodes.get(state.name)
-        rules = ({}, {}) if node is None else (pod.constraints, node)
-        if blockers(*rules, state.free, pod.request.resources):
-            return None
-        verdict = fit(state, pod.request)
-        return verdict if isinstance(verdict, Placement) else None
+        return pod.placement(state, self._nodes.get(state.name))

@@ -83,9 +83,10 @@ class _Live:
         watcher = Reflector(decisions)
         nodes = Nodes(watcher, lambda kind: metrics.repairs.labels("nodes", kind).inc())
         pods = Pods(watcher, cluster.get_pod, lambda kind: metrics.repairs.labels("pods", kind).inc())
+        self._pods = pods
         records = Records(watcher, cluster.create_config_map)
         self._watches = _watches(cluster, metrics, nodes, pods, records)
-        waiting = Waiting(decisions, nodes.objects, is_binding=self._is_binding)
+        self._waiting = waiting = Waiting(decisions, nodes.objects, is_binding=self._is_binding)
         self._events = Events(cluster, instance=process, now=lambda: datetime.now(UTC), clock=clock)
         self._pokes = Pokes(cluster, waiting, process=process, clock=clock)
         told = Told(waiting, self._events, decisions.ledger, metrics)
@@ -98,7 +99,7 @@ class _Live:
             process=process,
             owner=lambda: records.owner,
             tell=told.background,
-            waiting=lambda: pods.unschedulable(settings.scheduler_name),
+            waiting=self._unschedulable,
         )
         identity = f"{socket.gethostname()}_{process}"
         self._elector = elector(cluster, settings.lease_namespace, identity)
@@ -110,11 +111,14 @@ class _Live:
         """Everything that runs beside the listeners, until it is cancelled."""
         return [
             *(watch.run() for watch in self._watches),
-            self._say_when_in_step(),
+            self._begin(),
             self._events.run(),
             self._pokes.run(),
             self._elector.run(lambda: reconcile(self._reconciler, self._in_step)),
         ]
+
+    def _unschedulable(self) -> list[Pod]:
+        return self._pods.unschedulable(self.service.settings.scheduler_name)
 
     def _is_binding(self, uid: str) -> bool:
         return self.service.binder.is_open(uid)
@@ -126,11 +130,13 @@ class _Live:
         for watch in self._watches:
             await watch.in_step.wait()
 
-    async def _say_when_in_step(self) -> None:
-        """Log it once, and count what the ledger finds wrong in the cluster then."""
+    async def _begin(self) -> None:
+        """Once everything is listed: say so, count what is wrong in the cluster, and poke who may fit."""
         began = time.monotonic()
         await self._in_step()
         gc.freeze()  # Most of it stays.
+        # Another process may have rejected them, for reasons that hold no more.
+        self._waiting.found(self._unschedulable())
         service = self.service
         for difference in service.differences():
             service.metrics.differences.labels(difference.kind).inc()

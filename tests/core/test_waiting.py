@@ -268,6 +268,16 @@ def test_a_node_that_is_gone_offers_nothing(full: Scene) -> None:
     assert full.due() == ["a", "b"]
 
 
+def test_a_node_that_comes_back_as_it_was() -> None:
+    scene = Scene(node())
+    scene.try_(share("a", CARD + 1))
+    scene.ledger.drop_node("n")
+    scene.try_(share("b"))
+    assert scene.due() == []
+    scene.put(node())
+    assert scene.due() == ["b"]
+
+
 def test_room_that_is_taken_or_confirmed_is_no_reason() -> None:
     scene = Scene(node(gpus=2))
     scene.waiting.rejected(share("a").build())  # for reasons of kube-scheduler's: it fits
@@ -284,6 +294,20 @@ def test_cpu_alone_may_be_what_was_missing() -> None:
     assert scene.try_(share("a")) == []  # no room for the reservation pod
     scene.end(uid("busy"))
     assert scene.due() == ["a"]
+
+
+def test_pods_that_another_process_has_rejected(full: Scene) -> None:
+    full.end(uid("first"))
+    full.due(INTERVAL)
+    pods = [share(name, mib) for name, mib in (("a", 500), ("c", CARD), ("large", CARD + 1))]
+    full.waiting.found(pod.build() for pod in pods)
+    assert full.due(INTERVAL) == ["a", "b"]  # known already, and in their order
+    assert full.due() == ["c"]
+    assert full.due(INTERVAL) == []
+
+    after_a_restart = Scene(node())
+    after_a_restart.waiting.found([share("old").build()])
+    assert after_a_restart.due() == ["old"]
 
 
 # --- how often ----------------------------------------------------------------------------------------------
@@ -327,6 +351,25 @@ def test_few_at_a_time_and_every_node_has_its_turn() -> None:
     due = [scene.due() for _ in range(3)]
     assert [len(names) for names in due] == [MOST_DUE] * 3
     assert len({name for names in due for name in names}) == 60
+
+
+def test_few_at_a_time_on_one_node() -> None:
+    scene = Scene(node())
+    scene.place(share("first"))
+    for number in range(50):
+        scene.try_(share(f"p{number}", 1))
+    scene.end(uid("first"))
+    assert [len(scene.due()) for _ in range(4)] == [MOST_DUE, MOST_DUE, 50 - 2 * MOST_DUE, 0]
+
+
+def test_more_only_after_some_were_poked_in_vain(full: Scene) -> None:
+    for number in range(20):
+        full.try_(share(f"later-{number}", CARD))
+    full.binding.update(full.pods)
+    full.end(uid("first"))
+    assert [full.due() for _ in range(5)] == [[]] * 5
+    full.binding.clear()
+    assert full.due() == ["a", "b"]
 
 
 def test_the_oldest_is_given_up_when_too_many_wait() -> None:

@@ -45,7 +45,7 @@ class Client:
     ) -> None:
         await self._session.close()
         # Transports end a few turns of the loop later, those of requests that were cancelled while connecting too.
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.25)
 
     async def get(self, path: str) -> Json:
         """GET."""

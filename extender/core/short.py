@@ -13,7 +13,7 @@ def nodes_to_empty(
     """For each request for whole GPUs one node that would take it once its idle GPUs were closed, and does not now.
 
     ``idle``: node → UIDs of the reservation pods of its idle GPUs. Of several nodes, the one that gives up fewest.
-    That another node has room already is no reason to wait: kube-scheduler has tried it, for reasons of its own in vain.
+    That another node has room already is no reason to wait: kube-scheduler has tried that one in vain.
     """
     chosen: dict[str, GpuRequest] = {}
     for request in waiting:

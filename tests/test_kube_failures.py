@@ -41,6 +41,7 @@ CALLS: dict[str, Call] = {
     "create_lease": lambda cluster: cluster.create_lease(OBJECT),
     "put_lease": lambda cluster: cluster.put_lease(OBJECT),
     "create_event": lambda cluster: cluster.create_event(OBJECT),
+    "list_pods": lambda cluster: cluster.list_pods("node"),
     "list_all": lambda cluster: drain(cluster.list_all(Collection.PODS)),
     "watch": lambda cluster: drain(cluster.watch(Collection.PODS, "1")),
 }

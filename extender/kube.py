@@ -17,12 +17,12 @@ from kubernetes.aio.client import ApiClient, Configuration
 from kubernetes.aio.client.exceptions import OpenApiException
 from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
 
-from extender.core.errors import ApiError, Conflict, Gone, InputError, NotFound, Refused, Unavailable
+from extender.core.errors import ApiError, Busy, Conflict, Gone, InputError, NotFound, Refused, Unavailable
 
 Json = dict[str, Any]
 MERGE_PATCH: Final = "application/merge-patch+json"
 # 408 is a proxy's: whether the request arrived, nobody knows.
-_KINDS: Final[Mapping[int, type[ApiError]]] = {404: NotFound, 408: Unavailable, 409: Conflict, 410: Gone}
+_KINDS: Final[Mapping[int, type[ApiError]]] = {404: NotFound, 408: Unavailable, 409: Conflict, 410: Gone, 429: Busy}
 # Everything that client and connection were seen to raise. RuntimeError: the session was closed meanwhile;
 # ValueError: the answer breaks HTTP; HttpProcessingError, no ClientError: a line longer than the buffer.
 _FAILURES: Final = (

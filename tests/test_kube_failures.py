@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from extender.cluster import Collection, KubeCluster
-from extender.core.errors import ApiError, Conflict, Gone, NotFound, Refused, Unavailable
+from extender.core.errors import ApiError, Busy, Conflict, Gone, NotFound, Refused, Unavailable
 from extender.kube import Limits
 
 OBJECT = {"metadata": {"name": "p", "namespace": "n", "uid": "u", "resourceVersion": "1"}}
@@ -41,13 +41,15 @@ CALLS: dict[str, Call] = {
     "create_lease": lambda cluster: cluster.create_lease(OBJECT),
     "put_lease": lambda cluster: cluster.put_lease(OBJECT),
     "create_event": lambda cluster: cluster.create_event(OBJECT),
+    "list_pods": lambda cluster: cluster.list_pods("node"),
     "list_all": lambda cluster: drain(cluster.list_all(Collection.PODS)),
     "watch": lambda cluster: drain(cluster.watch(Collection.PODS, "1")),
 }
 # What these calls want to know is in the status line.
 NO_CONTENT = {"delete_pod", "bind_pod", "create_event"}
 KINDS: dict[int, type[ApiError]] = {
-    **dict.fromkeys((400, 401, 403, 422, 429), Refused),
+    **dict.fromkeys((400, 401, 403, 422), Refused),
+    429: Busy,
     **dict.fromkeys((408, 500, 502, 503, 504), Unavailable),
     404: NotFound,
     409: Conflict,

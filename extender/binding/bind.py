@@ -11,10 +11,10 @@ from typing import Final
 
 from extender.binding.account import confirm, give_back
 from extender.binding.api import KubeApi, Pod
-from extender.binding.outcome import BindFailed, Refusal
+from extender.binding.outcome import BindFailed, Refusal, failure_of
 from extender.binding.share import ShareBinding
 from extender.core.decisions import Decisions
-from extender.core.errors import ApiError, LedgerError, NotFound, Refused
+from extender.core.errors import ApiError, LedgerError, NotFound
 from extender.core.placement import REASON_TEXT, Shortfall
 from extender.core.podreader import is_reservation, namespaced_name, node_of, uid_of
 from extender.core.requests import GpuRequest, InvalidRequest
@@ -153,7 +153,7 @@ class Binder:
             give_back(self._ledger, assumed)
             if not isinstance(error, ApiError):
                 raise
-            raise (Refusal if isinstance(error, Refused) else BindFailed)(str(error)) from error
+            raise failure_of(error) from error
         confirm(self._ledger, uid)
 
 

@@ -1,5 +1,7 @@
 """How a bind ends when it does not succeed."""
 
+from extender.core.errors import Busy, GpuExtenderError, Refused
+
 
 class BindFailed(Exception):
     """Why the pod was not bound, in a sentence for kube-scheduler's event; nothing of ours is left behind."""
@@ -7,6 +9,12 @@ class BindFailed(Exception):
 
 class Refusal(BindFailed):
     """The API has said no, and would say it again: the pod is left alone on that node for a while."""
+
+
+def failure_of(error: GpuExtenderError) -> BindFailed:
+    """How a bind ends that failed with that error."""
+    for_good = isinstance(error, Refused) and not isinstance(error, Busy)
+    return Refusal(str(error)) if for_good else BindFailed(str(error))
 
 
 class StillOpening(BindFailed):

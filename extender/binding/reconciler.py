@@ -14,6 +14,7 @@ from extender.binding.orphans import Orphans
 from extender.binding.records import NodeRecords
 from extender.binding.repair import Repair
 from extender.binding.reservations import Reservations
+from extender.binding.spares import Spares
 from extender.binding.upkeep import Limits, Upkeep
 from extender.core.errors import GpuExtenderError
 from extender.core.ledger import Ledger
@@ -32,7 +33,10 @@ class Patience:
 
 
 class Reconciler:
-    """``once`` is one pass; what fails in it is done again by the next."""
+    """``once`` is one pass; what fails in it is done again by the next.
+
+    ``waiting``: pods that kube-scheduler could not place. ``spare``: idle GPUs that each node keeps open.
+    """
 
     def __init__(  # noqa: PLR0913 - what it works with
         self,
@@ -47,6 +51,7 @@ class Reconciler:
         tell: Tell = lambda _notice: None,
         waiting: Callable[[], Iterable[Pod]] = lambda: (),
         patience: Patience | None = None,
+        spare: int = 0,
     ) -> None:
         patience = patience or Patience()
         self._ledger = ledger
@@ -66,6 +71,7 @@ class Reconciler:
             tell=tell,
             waiting=waiting,
             limits=Limits(patience.idle, patience.report),
+            spares=Spares(ledger, reservations=reservations, observe=observe, number=spare),
         )
         self._orphans = Orphans(ledger, records=records, fence=fence, observe=observe, tell=tell, age=patience.entry)
         self.close_idle_now = self._upkeep.close_idle_now

@@ -15,7 +15,7 @@ from extender.binding.account import confirm, give_back
 from extender.binding.api import KubeApi, Pod
 from extender.binding.evidence import LedgerEvidence
 from extender.binding.fence import Fence
-from extender.binding.outcome import BindFailed, OutcomeUnknown, Refusal, StillOpening
+from extender.binding.outcome import BindFailed, OutcomeUnknown, StillOpening, failure_of
 from extender.binding.records import NodeRecords, RecordRefused
 from extender.binding.reservations import Reservations
 from extender.core import names
@@ -155,8 +155,7 @@ class ShareBinding:
                 raise how("a new shared GPU has not reported its device in time") from error
             except GpuExtenderError as error:
                 await self._give_up_room(assumed, keep=len(assumed.shares) == 1)
-                how = Refusal if isinstance(error, Refused) else BindFailed
-                raise how(str(error)) from error
+                raise failure_of(error) from error
             if self._is_right(held, request):
                 return held
             # The device has another size than its node says: now that it is known, choose again.
@@ -293,8 +292,7 @@ class ShareBinding:
             return await self._after_conflict(attempt, error)
         except (NotFound, Refused) as error:
             await self._abandon(attempt)
-            how = Refusal if isinstance(error, Refused) else BindFailed
-            raise how(str(error)) from error
+            raise failure_of(error) from error
         except ApiError:
             await self._after_silence(attempt)
         confirm(self._ledger, attempt.uid)

@@ -6,13 +6,16 @@ else has deleted is closed as soon as it is empty.
 """
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from extender.binding.api import Pod
 from extender.binding.notice import Kind, Notice, Tell
 from extender.binding.reservations import Reservations
+from extender.binding.spares import Spares
 from extender.core.accounting import RESERVATION_LOST, holds_device
 from extender.core.ages import Ages
+from extender.core.errors import GpuExtenderError
 from extender.core.ledger import Ledger
 from extender.core.requests import GpuRequest
 from extender.core.short import nodes_to_empty
@@ -32,7 +35,7 @@ class Limits:
 class Upkeep:
     """Closes reservation pods."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what it works with
         self,
         ledger: Ledger,
         *,
@@ -40,6 +43,7 @@ class Upkeep:
         tell: Tell,
         waiting: Callable[[], Iterable[Pod]],
         limits: Limits,
+        spares: Spares,
     ) -> None:
         self._ledger = ledger
         self._reservations = reservations
@@ -47,6 +51,7 @@ class Upkeep:
         #: Pods that kube-scheduler has tried to place and could not.
         self._waiting = waiting
         self._limits = limits
+        self._spares = spares
         self._idle: Ages[str] = Ages()
         self._silent: Ages[str] = Ages()
         #: Nodes whose idle GPUs are to be closed at once.
@@ -65,22 +70,28 @@ class Upkeep:
         silent = self._silent.see((r.id for r in known.values() if r.device is None), now)
         idle = {node: self._reservations.idle(node) for node in self._ledger.shared_nodes()}
         idle_for = self._idle.see((r.id for on_node in idle.values() for r in on_node), now)
-        self._empty_where_short(idle)
+        short = self._empty_where_short(idle)
         urgent, self._urgent = self._urgent, set()
         for reservation in known.values():
             if silent.get(reservation.id, 0.0) >= self._limits.report or reservation.failure:
                 await self._close_failed(reservation)
             elif reservation in self._reservations.idle(reservation.node):
                 late = reservation.device is not None and idle_for.get(reservation.id, 0.0) >= self._limits.idle
+                late = late and reservation.id not in self._spares.kept(reservation.node)
                 unneeded = (late or reservation.node in urgent) and not self._is_held(reservation)
                 if unneeded or reservation.closing or not self._holds_device(reservation):
                     await self._close_idle(reservation)
+        if not short:
+            with suppress(GpuExtenderError):
+                await self._spares.once()
 
-    def _empty_where_short(self, idle: dict[str, list[Reservation]]) -> None:
+    def _empty_where_short(self, idle: dict[str, list[Reservation]]) -> bool:
+        """Whether any pod waits for whole GPUs."""
         free = {node: [r.uid or "" for r in on_node if not self._is_held(r)] for node, on_node in idle.items()}
         requests = (GpuRequest.from_pod(pod) for pod in self._waiting())
-        wanted = (request for request in requests if isinstance(request, GpuRequest))
+        wanted = [request for request in requests if isinstance(request, GpuRequest) and request.whole_gpus]
         self._urgent.update(nodes_to_empty(self._ledger, {node: on for node, on in free.items() if on}, wanted))
+        return bool(wanted)
 
     def _holds_device(self, reservation: Reservation) -> bool:
         state = self._ledger.state(reservation.node)

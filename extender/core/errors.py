@@ -12,6 +12,7 @@
         ├── Conflict                 409
         ├── Gone                     410: a list or watch cannot go on from where it was; list again
         ├── Refused                  another 4xx: asking again does not help
+        │   └── Busy                 429: it has done nothing; it would later
         └── Unavailable              no answer, or 5xx: nobody knows whether it happened
 
 A request that does not fit a node is no error but data: see ``placement.Shortfall``. A pod that asks for
@@ -57,6 +58,10 @@ class Gone(ApiError):
 
 class Refused(ApiError):
     """Another 4xx: a definite no."""
+
+
+class Busy(Refused):
+    """429: a definite no for now."""
 
 
 class Unavailable(ApiError):

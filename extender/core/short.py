@@ -10,9 +10,10 @@ from extender.core.requests import GpuRequest
 def nodes_to_empty(
     ledger: Ledger, idle: Mapping[str, Collection[str]], waiting: Iterable[GpuRequest]
 ) -> dict[str, GpuRequest]:
-    """For each request for whole GPUs that no node takes now, one that would once its idle GPUs were closed.
+    """For each request for whole GPUs one node that would take it once its idle GPUs were closed, and does not now.
 
     ``idle``: node → UIDs of the reservation pods of its idle GPUs. Of several nodes, the one that gives up fewest.
+    That another node has room already is no reason to wait: kube-scheduler has tried that one in vain.
     """
     chosen: dict[str, GpuRequest] = {}
     for request in waiting:

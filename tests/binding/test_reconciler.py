@@ -202,6 +202,55 @@ async def test_a_share_that_lands_while_an_idle_gpu_is_closed(world: World) -> N
     assert list(world.account().values()) == [400]
 
 
+# --- GPUs ahead of demand ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def spare(world: World) -> World:
+    """One idle GPU for each node."""
+    world.process.reconciler._upkeep._spares._number = 1
+    return world
+
+
+async def test_so_many_gpus_are_open_ahead_of_demand(spare: World) -> None:
+    await spare.pass_by(150)
+    assert len(spare.reservation_pods()) == GPUS
+    assert spare.kinds() == []
+    pods = [await spare.pod(share(f"p{index}", CARD)) for index in range(3)]
+    for pod in pods[:2]:
+        await spare.bind(pod)
+        await spare.pass_by(5)
+    assert len(spare.gpus("n")) == 2, "none is left to open"
+    await spare.delete(pods[0])
+    await spare.delete(pods[1])
+    await spare.pass_by(70)
+    assert (len(spare.gpus("n")), len(spare.gpus("m"))) == (1, 1)
+
+
+async def test_none_is_opened_or_kept_while_whole_gpus_are_short(spare: World) -> None:
+    await spare.pass_by(0)
+    whole = await spare.pod(make_pod("w").gpus(2))
+    spare.process.waiting.append(whole)
+    await spare.pass_by(0)
+    assert len(spare.reservation_pods()) == 1
+    node = "n" if not spare.gpus("n") else "m"
+    assert await spare.error(whole, node) == ""
+    spare.process.waiting.clear()
+    await spare.pass_by(30)
+    assert spare.gpus(node) == {}, "there is no room for one"
+
+
+async def test_none_is_opened_on_a_node_that_gives_out_nothing(spare: World) -> None:
+    await lose(spare, "gone")
+    spare.cluster.devices = lambda node: [f"GPU-{node}-{index}" for index in (1, 2)]  # type: ignore[method-assign]
+    spare.cluster.fate = "refused"
+    await spare.pass_by(5)
+    assert spare.process.notices
+    opened = spare.api.calls.count("create_pod")
+    await spare.pass_by(4, step=1.0)
+    assert spare.api.calls.count("create_pod") == opened
+
+
 # --- reservation pods that are of no use ------------------------------------------------------------------
 
 
@@ -428,6 +477,16 @@ async def test_a_device_that_a_whole_gpu_pod_has_got_meanwhile(world: World) -> 
     assert "GpuRepaired" in world.kinds()
     assert list(world.account()) == ["GPU-n-0"]
     assert (await world.stored(pod))["spec"]["nodeName"] == "n"
+
+
+async def test_a_reservation_that_never_starts_again_after_a_reboot_is_in_the_way_of_no_search() -> None:
+    """kube-scheduler counts it: on a full node nothing could be tried beside it."""
+    world = World(GpuCluster(1))
+    await lose(world, "rebooted")
+    await world.pass_by(180)
+    assert world.gpus() == {"GPU-n-0": "ready"}
+    assert len(world.reservation_pods()) == 1
+    assert "GpuRepaired" in world.kinds()
 
 
 @pytest.mark.parametrize("lost", [1, 2])

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from extender.core.errors import Refused, Unavailable
+from extender.core.errors import Busy, Refused, Unavailable
 from extender.core.placement import REASON_TEXT
 from tests.binding.stage import CARD, GPUS, World
 from tests.binding.world import violations
@@ -53,6 +53,14 @@ async def test_others_are_bound_meanwhile_and_it_may_try_another_node() -> None:
     assert sorted(decisions.filter(good, ["n", "m"]).nodes) == ["m", "n"]
     assert decisions.filter(bad, ["n"]).unresolvable == {"n": WAITS}
     assert await world.error(good) == ""
+
+
+async def test_an_api_server_that_is_busy_has_refused_nothing() -> None:
+    world = World()
+    pod = await world.pod(make_pod("p").gpu_memory(400))
+    world.api.fail("bind_pod", 1, Busy("429"))
+    assert await world.error(pod) == "429"
+    assert await world.error(pod) == ""
 
 
 async def test_a_success_ends_it() -> None:

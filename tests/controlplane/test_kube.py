@@ -87,6 +87,28 @@ async def test_a_delete_names_the_very_pod_and_its_grace(cluster: KubeCluster) -
         await cluster.get_pod("default", "deleted")
 
 
+async def test_a_delete_at_a_version_that_has_passed_is_refused(cluster: KubeCluster) -> None:
+    """A reservation pod that reports at the last moment is not deleted for not having reported."""
+    pod = await cluster.create_pod(pod_named("versioned"))
+    uid, version = pod["metadata"]["uid"], pod["metadata"]["resourceVersion"]
+    reported = await cluster.patch_pod("default", "versioned", {"metadata": {"annotations": {names.DEVICE: "GPU-1"}}})
+    with pytest.raises(Conflict):
+        await cluster.delete_pod("default", "versioned", uid, 2, version)
+    await cluster.delete_pod("default", "versioned", uid, 2, reported["metadata"]["resourceVersion"])
+    with pytest.raises(NotFound):
+        await cluster.get_pod("default", "versioned")
+
+
+async def test_the_pods_of_a_node_and_of_none(cluster: KubeCluster) -> None:
+    bound, waiting = [await cluster.create_pod(pod_named(f"listed-{name}")) for name in ("bound", "waiting")]
+    await cluster.bind_pod(binding(bound))
+    node = (await cluster.get_pod("default", "listed-bound"))["spec"]["nodeName"]
+    for where, here, elsewhere in ((node, bound, waiting), ("", waiting, bound)):
+        uids = {pod["metadata"]["uid"] for pod in await cluster.list_pods(where)}
+        assert here["metadata"]["uid"] in uids
+        assert elsewhere["metadata"]["uid"] not in uids
+
+
 async def test_what_is_missing_taken_or_senseless(cluster: KubeCluster) -> None:
     await cluster.create_pod(pod_named("taken"))
     with pytest.raises(Conflict, match="already exists"):

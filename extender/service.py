@@ -14,7 +14,7 @@ from extender.binding.evidence import LedgerEvidence
 from extender.binding.fence import Fence
 from extender.binding.notice import Tell
 from extender.binding.openings import Openings
-from extender.binding.reconciler import Reconciler
+from extender.binding.reconciler import Patience, Reconciler
 from extender.binding.records import NodeRecords
 from extender.binding.reservations import Reservations
 from extender.binding.share import ShareBinding
@@ -150,6 +150,8 @@ def join(  # noqa: PLR0913 - the parts that it joins
         clock=clock,
         tell=tell,
         waiting=waiting,
+        patience=Patience(entry=max(20.0, 2 * settings.bind_timeout)),
+        spare=settings.spare_gpus,
     )
     return Joined(Binder(api, decisions, shares, clock), reservations, reconciler)
 

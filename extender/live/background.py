@@ -21,6 +21,8 @@ log = structlog.get_logger()
 
 #: Seconds between two passes of the reconciler.
 PAUSE: Final = 1.0
+#: Seconds between two questions how binds without an answer have ended.
+SETTLE_PAUSE: Final = 10.0
 
 
 class Counts(Collector):
@@ -48,11 +50,16 @@ def elector(cluster: KubeCluster, namespace: str, identity: str) -> Elector:
 
 
 async def reconcile(reconciler: Reconciler, in_step: Callable[[], Awaitable[None]]) -> None:
-    """Pass after pass, for ever; a pass that meets a bug of ours is logged and made again."""
+    """Pass after pass, for ever, once the ledger is in step."""
     await in_step()
+    await repeat("reconciler", reconciler.once, PAUSE)
+
+
+async def repeat(name: str, work: Callable[[], Awaitable[None]], pause: float) -> None:
+    """For ever; where the work meets a bug of ours, that is logged, and it is done again."""
     while True:
         try:
-            await reconciler.once()
+            await work()
         except Exception:
-            log.exception("reconciler")
-        await asyncio.sleep(PAUSE)
+            log.exception(name)
+        await asyncio.sleep(pause)

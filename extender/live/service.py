@@ -18,7 +18,7 @@ from extender.config import Settings
 from extender.core.decisions import Decisions, Refresher
 from extender.core.waiting import Waiting
 from extender.events import Events
-from extender.live.background import Counts, elector, reconcile
+from extender.live.background import SETTLE_PAUSE, Counts, elector, reconcile, repeat
 from extender.live.listwatch import ListWatch, Sink
 from extender.live.nodes import Nodes
 from extender.live.pods import Pod, Pods
@@ -114,6 +114,7 @@ class _Live:
             self._begin(),
             self._events.run(),
             self._pokes.run(),
+            repeat("settle", self.service.binder.settle, SETTLE_PAUSE),
             self._elector.run(lambda: reconcile(self._reconciler, self._in_step)),
         ]
 

@@ -71,7 +71,7 @@ def _table(lines: Sequence[str]) -> Iterator[str]:
 @pytest.mark.parametrize("name", Settings.model_fields)
 def test_a_setting_has_its_row(name: str) -> None:
     field = Settings.model_fields[name]
-    default = XXf"`{field.default}`")
+    default = "" if field.default is None else "off" if field.default is False else f"`{field.default}`"
     expected = row(f"`{name.replace('_', '-')}`", f"`{ENVIRONMENT_PREFIX}{name.upper()}`", default, field.description)
     assert expected in read("docs/configuration.md").splitlines()
 

@@ -4,8 +4,10 @@ from collections.abc import Iterable, Mapping
 
 from extender.binding.api import KubeApi, Pod
 from extender.binding.fence import Fence
+from extender.core import names
+from extender.core.errors import NotFound
 from extender.core.ledger import Ledger
-from extender.core.podreader import is_reservation, pod_on_node, reservation_of
+from extender.core.podreader import is_reservation, pod_on_node, reservation_of, uid_of
 from extender.core.record import Entry, NodeRecord, Opened
 from extender.core.values import PodOnNode, Reservation, ShareState
 
@@ -28,6 +30,23 @@ class LedgerEvidence:
     def is_gone(self, gpu_id: str) -> bool:
         """See Evidence."""
         return self._ledger.is_gone(gpu_id)
+
+    async def still_holds(self, node: str, opened: Opened) -> bool:
+        """See Evidence. What the read shows goes into the ledger, so that nobody chooses the GPU again."""
+        try:
+            pod = await self._api.get_pod(names.RESERVATION_NAMESPACE, opened.gpu_id)
+        except NotFound:
+            self._ledger.drop_reservation(node, opened.gpu_id)
+            return False
+        if uid_of(pod) != opened.reservation:
+            self._ledger.drop_reservation(node, opened.gpu_id)
+            return False
+        shown = reservation_of(pod)
+        if shown is None or shown.closing or shown.ended:
+            if shown is not None:
+                self._ledger.put_reservation(shown)
+            return False
+        return shown.device == opened.device
 
     async def rebuild(self, node: str) -> NodeRecord:
         """See Evidence: first no Binding that is still on its way may land, then what is bound is all there is.

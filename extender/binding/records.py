@@ -8,7 +8,7 @@ from typing import Any, Final, Protocol
 from extender.binding.api import KubeApi
 from extender.core import names
 from extender.core.errors import Conflict, GpuExtenderError, NotFound
-from extender.core.record import NODE_KEY, RECORD_KEY, Entry, NodeRecord, record_name
+from extender.core.record import NODE_KEY, RECORD_KEY, Entry, NodeRecord, Opened, record_name
 
 #: How often a PUT may lose the race before its callers hear of it.
 RACES: Final = 8
@@ -30,6 +30,9 @@ class Evidence(Protocol):
 
     def is_gone(self, gpu_id: str) -> bool:
         """Whether the API has shown that the GPU's reservation pod is gone."""
+
+    async def still_holds(self, node: str, opened: Opened) -> bool:
+        """Whether a read of the GPU's reservation pod shows it at work, and not being closed. Raises ApiError."""
 
     async def rebuild(self, node: str) -> NodeRecord:
         """The record of a node that has lost it. Raises ApiError."""
@@ -115,15 +118,27 @@ class NodeRecords:
         if refused and not version.fresh:
             return orders  # What we remembered may be old: judge again on what the API has.
         if record != version.record:
+            if not await self._may_enter(node, record.entering(version.record)):
+                return orders
             try:
                 self._latest[node] = await self._put(node, record, version.resource_version)
-            except Conflict:
+            except (Conflict, NotFound):
                 return orders
         for order in accepted:
             order.done.set_result(record)
         for order, reason in refused:
             order.done.set_exception(RecordRefused(reason))
         return []
+
+    async def _may_enter(self, node: str, gpus: Iterable[Opened]) -> bool:
+        """A watch that lags shows GPUs that have been closed since, and left the record.
+
+        Read after the version that is replaced: whoever closes one from now on must move that version first.
+        """
+        for opened in gpus:
+            if not await self._evidence.still_holds(node, opened):
+                return False
+        return True
 
     def _dead(self, record: NodeRecord) -> Iterable[tuple[str, str]]:
         return [(entry.pod_uid, entry.attempt) for entry in record.entries() if self._evidence.is_dead(entry)]

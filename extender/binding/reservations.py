@@ -131,17 +131,16 @@ class Reservations:
             return  # It exists, or may exist: its report tells.
 
     async def close(self, reservation: Reservation, because: str = NOT_NEEDED) -> bool:
-        """PUT state closing, then DELETE. A step that fails leaves a GPU that the next close finds idle again.
+        """Say so on the pod, PUT state closing, DELETE. A step that fails leaves a GPU that the next close finds idle.
 
-        ``because``: a word, for a reservation pod that has not reported. Whether the DELETE has been accepted.
+        ``because``: a word. Whether the DELETE has been accepted.
         """
         state = self._ledger.state(reservation.node)
         holds = state is None or holds_device(reservation, state.node)
         self._ledger.put_reservation(replace(reservation, closing=True))
         try:
-            opened, version = opened_of(reservation), None
-            if opened is None:
-                opened, version = await self._withdraw(reservation, because)
+            # First of all, for a record that is lost from here on and made anew says nothing of what was being closed.
+            opened, version = await self._withdraw(reservation, because)
             if opened is not None:
                 # Even for a GPU that never stood there: another extender may be about to use it.
                 await self._records.commit(reservation.node, lambda record: record.closing(opened, holds=holds))
@@ -165,7 +164,7 @@ class Reservations:
             await self._api.delete_pod(*where, reservation.uid or "", CLOSE_GRACE)
 
     async def _withdraw(self, reservation: Reservation, because: str) -> tuple[Opened | None, str | None]:
-        """Say on a pod that has not reported why it goes: what it has reported after all, or its version without."""
+        """Say on the pod why it goes: what it has reported, or the version at which it has not."""
         patch = {"metadata": {"uid": reservation.uid, "annotations": {names.CLOSED_BECAUSE: because}}}
         pod = await self._api.patch_pod(names.RESERVATION_NAMESPACE, reservation.id, patch)
         told = reservation_of(pod)

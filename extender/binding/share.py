@@ -116,7 +116,7 @@ class ShareBinding:
         attempt: _Try | None = None
         try:
             held = await self._room(pod, node, request, deadline)
-            attempt = _Try(pod, node, request, held, f"{self._process}-{next(self._numbers)}")
+            attempt = _Try(pod, node, request, held, self._name())
             attempt = await self._write_down(attempt, refused)
             again = await self._send(attempt)
         except BindFailed:
@@ -126,6 +126,9 @@ class ShareBinding:
             raise
         refused.add(attempt.name)
         return again
+
+    def _name(self) -> str:
+        return f"{self._process}-{next(self._numbers)}"
 
     def _after_bug(self, uid: str, attempt: _Try | None) -> None:
         """Something nobody has thought of: no room may stay assumed for ever, nor be free while a Binding may land."""
@@ -236,7 +239,7 @@ class ShareBinding:
                     raise BindFailed("another extender has taken this pod over") from error
                 found = set(seen)
                 attempt = await self._past_fence(attempt)
-                dead |= found
+                dead |= found | {attempt.name}
             except ApiError as error:
                 await self._if_written(attempt, error)
                 break
@@ -257,7 +260,10 @@ class ShareBinding:
         return attempt
 
     async def _past_fence(self, attempt: _Try) -> _Try:
-        """The try with the pod as it stands after a fence: unbound, all older Bindings dead. Raises BindFailed."""
+        """A new try with the pod as it stands after a fence: unbound, all older Bindings dead. Raises BindFailed.
+
+        It needs a name of its own: another extender that has fenced takes the old one for dead.
+        """
         namespace, name = namespaced_name(attempt.pod)
         try:
             pod = await self._fence.pod(namespace, name, attempt.uid)
@@ -268,7 +274,7 @@ class ShareBinding:
             await self._abandon(attempt)
             self._observe(pod)
             raise BindFailed(f"pod {namespace}/{name} is already bound to node {node_of(pod)}")
-        return _Try(pod, attempt.node, attempt.request, attempt.held, attempt.name)
+        return _Try(pod, attempt.node, attempt.request, attempt.held, self._name())
 
     async def _if_written(self, attempt: _Try, error: ApiError) -> None:
         """The PUT had no answer, or lost every race: go on if our try stands there, else raise BindFailed."""

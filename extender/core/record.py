@@ -114,6 +114,11 @@ class NodeRecord:
         gpu = self._content["gpus"].get(gpu_id)
         return None if gpu is None else str(gpu["state"])
 
+    def entering(self, before: "NodeRecord") -> Iterator[Opened]:
+        """The open GPUs that were not in that version."""
+        known = {opened.gpu_id for opened, _ in before.opened()}
+        return (opened for opened, state in self.opened() if state == OPEN and opened.gpu_id not in known)
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, NodeRecord) and self._content == other._content
 

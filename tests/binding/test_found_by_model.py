@@ -7,8 +7,6 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-import pytest
-
 from extender.core import names
 from extender.core.errors import Conflict
 from extender.core.podreader import is_reservation
@@ -82,7 +80,6 @@ async def states(cluster: EmbeddedCluster) -> list[str]:
     return [state for _, state in NodeRecord.parse(found["data"][RECORD_KEY]).opened()]
 
 
-@pytest.mark.xfail(strict=True, reason="a GPU enters the record on the word of the watch alone")
 async def test_a_gpu_that_was_closed_does_not_enter_the_record_again() -> None:
     """Its reservation pod is gone and its id has left the record; a watch that lags still shows it open."""
     cluster = cluster_of()
@@ -144,7 +141,6 @@ async def test_a_close_without_a_write_gives_way_too() -> None:
     assert violations(cluster, CARD, GPUS) == []
 
 
-@pytest.mark.xfail(strict=True, reason="a 404 of the record is taken for one of the reservation pod")
 async def test_a_record_that_goes_while_a_gpu_is_closed() -> None:
     """The reservation pod lives on and holds its device; the extender must not think that it is gone."""
     cluster = cluster_of()
@@ -164,7 +160,6 @@ async def test_a_record_that_goes_while_a_gpu_is_closed() -> None:
     assert reservation_pods(cluster) == []
 
 
-@pytest.mark.xfail(strict=True, reason="a record that is made anew does not know what was being closed")
 async def test_a_record_that_is_lost_between_closing_and_delete() -> None:
     """The DELETE is on its way, and an extender that has just begun makes a new record, which knows nothing of it."""
     cluster = cluster_of()
@@ -185,7 +180,6 @@ async def test_a_record_that_is_lost_between_closing_and_delete() -> None:
     assert violations(cluster, CARD, GPUS) == []
 
 
-@pytest.mark.xfail(strict=True, reason="after a fence a try goes on under its name, at another version of the pod")
 async def test_a_try_that_was_fenced_does_not_come_back() -> None:
     """Each PUT lands and is then answered 409, as where a client repeats it by itself. The second extender has fenced
     the first one's try, so it takes that for dead; the first one fences too, and sends it at the new version."""

@@ -15,6 +15,7 @@ from extender.core import fleet, names
 from extender.core.claims import Claim, Claims
 from extender.core.codes import CODE, FITS, REASONS
 from extender.core.codes import UNKNOWN_NODE as UNKNOWN_CODE
+from extender.core.costs import in_steps
 from extender.core.fleet import Fleet, Rows
 from extender.core.learned import Learned, refresh
 from extender.core.ledger import Ledger
@@ -372,10 +373,12 @@ def score_of(rank: int, equal: int = 1) -> int:
 
 
 def _total(terms: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float64]:
+    """The cost of each choice, in steps."""
     total, *others = terms.values()
     for term in others:
         total = total + term
-    return total
+    steps: NDArray[np.float64] = in_steps(total)
+    return steps
 
 
 def _placement(state: NodeState, choices: Options, choice: int) -> Placement:

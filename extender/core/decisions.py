@@ -20,7 +20,7 @@ from extender.core.fleet import Fleet, Rows
 from extender.core.learned import Learned, refresh
 from extender.core.ledger import Ledger
 from extender.core.models import Product, Products, by_names, by_spec
-from extender.core.options import Nodes, Options, codes, is_plain, options
+from extender.core.options import SIGN, Nodes, Options, codes, is_plain, options
 from extender.core.placement import REASON_TEXT, Placement, Shortfall, Verdict, fit, with_placement
 from extender.core.podreader import is_reservation, uid_of
 from extender.core.requests import GpuRequest, InvalidRequest
@@ -316,7 +316,9 @@ class Decisions:
     def _best(self, state: NodeState, request: GpuRequest) -> tuple[Placement, Mapping[str, float]]:
         """The cheapest choice on a node where there is one, and the terms of its cost."""
         choices, terms = self._choices(self._fleet.row(state), request)
-        best_choice = int(_total(terms).argmin())
+        # Equal costs: existing GPUs before new ones, in the order that the strategy likes.
+        liked = choices.holes.sum(axis=1) * SIGN[self.strategy_of(request).order]
+        best_choice = int(np.lexsort((liked, choices.opened, _total(terms)))[0])
         of_choice = {name: float(values[best_choice]) for name, values in terms.items()}
         return _placement(state, choices, best_choice), of_choice
 
@@ -387,7 +389,7 @@ def _placement(state: NodeState, choices: Options, choice: int) -> Placement:
         tuple(state.gpus[column] for column in columns if column >= 0),
         columns.count(-1),
         tuple(choices.mib[choice].tolist()),
-        int(choices.whole[choice]),
+        int(choices.whole[0, 0] - choices.whole[1, 0]) if not columns else 0,
     )
 
 

@@ -16,7 +16,7 @@ from extender.core import fleet, names
 from extender.core.codes import CODE, FITS, UNKNOWN_NODE
 from extender.core.fleet import Ints, Rows
 from extender.core.placement import RESERVATION_NEEDS
-from extender.core.requests import GpuRequest
+from extender.core.requests import GpuRequest, Share
 
 Codes = NDArray[np.int16]
 Flags = NDArray[np.bool_]
@@ -34,7 +34,8 @@ class Order(Enum):
     BY_ID = "by id"
 
 
-_SIGN: Final = {Order.TIGHTEST: 1, Order.EMPTIEST: -1, Order.BY_ID: 0}
+#: What makes free MiB a key of that order.
+SIGN: Final = {Order.TIGHTEST: 1, Order.EMPTIEST: -1, Order.BY_ID: 0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,34 +72,62 @@ class Nodes:
 class Options:
     """The choices of one request, sorted by node.
 
-    On one node the GPUs that exist come before a new one, in the order that the strategy likes.
+    What a node's rest is after a choice depends on the choice only by how many GPUs it opens: ``cpu`` and ``whole``
+    have one row for before ([0]) and one for after with i GPUs opened ([1 + i]).
     """
 
-    #: The nodes before, then one entry for each choice: its node after.
-    states: Nodes
-    #: Which of the nodes before each choice is on.
+    #: The nodes before.
+    nodes: Nodes
+    #: Free CPU in milli and free whole GPUs of each node, before and after.
+    cpu: Ints
+    whole: Ints
+    #: Which of the nodes each choice is on, and how many GPUs it opens there.
     node: Ints
+    opened: Ints
     #: For each device of a share: the shared GPU's column, or -1 for a new one; existing ones first.
     columns: Ints
     #: For each device: MiB free there before, and MiB taken.
     holes: Ints
     mib: Ints
-    #: Whole GPUs taken, besides those opened for shares.
-    whole: Ints
 
     @property
-    def opened(self) -> Ints:
-        """How many GPUs each choice opens."""
-        opened: Ints = (self.columns < 0).sum(axis=1)
-        return opened
+    def is_share(self) -> bool:
+        """Whether the choices are parts of GPUs."""
+        return self.columns.shape[1] > 0
 
     def before(self, values: NDArray[Any]) -> NDArray[Any]:
-        """Of values of ``states``, those of each choice's node before."""
-        return values[self.node]
+        """Of values of the nodes, those of each choice's."""
+        return values.take(self.node)
 
     def after(self, values: NDArray[Any]) -> NDArray[Any]:
-        """Of values of ``states``, those after each choice."""
-        return values[len(values) - len(self.node) :]
+        """Of values with a row for before and each number of GPUs opened, those after each choice."""
+        return values.take((1 + self.opened) * values.shape[1] + self.node)
+
+    def taken(self) -> NDArray[np.float64]:
+        """What each choice takes, in GPUs."""
+        whole = self.before(self.whole[0]) - self.after(self.whole) - self.opened
+        taken: NDArray[np.float64] = whole + np.add.reduce(self.mib, axis=1) / self.before(self.nodes.card)
+        return taken
+
+
+class Room:
+    """How much room there is for a share, for each row."""
+
+    def __init__(self, rows: Rows, request: GpuRequest, sizes: Sequence[int]) -> None:
+        share = request.share
+        assert share is not None
+        amounts = np.array([fleet.clipped(share.mib_of(size)) for size in sizes], np.int64)
+        #: MiB on each shared GPU, and whether it has room for them.
+        self.mib: Ints = amounts.take(rows.size)
+        self.roomy: Flags = (rows.free >= self.mib) & ((rows.takes & fleet.MODE_BIT[share.compute_mode]) != 0)
+        #: MiB on a GPU that is opened.
+        self.new_mib: Ints = amounts.take(rows.facts[:, fleet.SIZE])
+        own = [fleet.clipped(request.resources.get(resource, 0)) for resource in (names.CPU, names.MEMORY)]
+        reservations = ((rows.facts[:, fleet.ROOM] - [*own, 1]) // _RESERVATION).min(axis=1)
+        #: How many reservation pods there is room for beside the pod itself.
+        self.reservations: Ints = np.maximum(reservations, 0)
+        #: How many GPUs can be opened.
+        self.openable: Ints = np.minimum(self.reservations, rows.facts[:, fleet.WHOLE])
 
 
 def codes(rows: Rows, request: GpuRequest, sizes: Sequence[int]) -> Codes:
@@ -107,7 +136,7 @@ def codes(rows: Rows, request: GpuRequest, sizes: Sequence[int]) -> Codes:
     ``request`` asks for a share, for ``nvidia.com/gpu``, or for no GPU at all.
     """
     if request.share is not None:
-        found = _share_codes(rows, request, sizes)
+        found = _share_codes(rows, request, request.share, sizes)
     elif request.gpus:
         found = _whole_codes(rows, request.whole_gpus)
     else:
@@ -131,30 +160,25 @@ def _whole_codes(rows: Rows, count: int) -> Codes:
         (facts[:, fleet.WHOLE] < count, CODE["WholeGpus", True]),
     )
     rule = facts[:, fleet.RULE]
-    whole[rule != fleet.COUNT_WHOLE] = FITS
-    short = (rule == fleet.COUNT_UNITS) & (facts[:, fleet.UNITS] < count)
-    whole[short] = CODE["UnitCount", False]
+    if rule.any():
+        whole[rule != fleet.COUNT_WHOLE] = FITS
+        short = (rule == fleet.COUNT_UNITS) & (facts[:, fleet.UNITS] < count)
+        whole[short] = CODE["UnitCount", False]
     return whole
 
 
-def _share_codes(rows: Rows, request: GpuRequest, sizes: Sequence[int]) -> Codes:
+def _share_codes(rows: Rows, request: GpuRequest, share: Share, sizes: Sequence[int]) -> Codes:
     facts = rows.facts
-    share = request.share
-    assert share is not None
-    roomy, _ = _roomy(rows, request, sizes)
-    missing = np.maximum(0, fleet.clipped(share.devices) - roomy.sum(axis=1))
-    found = np.zeros(len(rows), np.int16)
-    found[_openable(rows, request) < missing] = CODE["ReservationRoom", True]
-    found[missing > facts[:, fleet.WHOLE]] = CODE["GpuMemory", True]
-    never = (facts[:, fleet.GPUS] < share.devices) | (_new_mib(rows, request, sizes) > facts[:, fleet.CARD])
-    if not (never.any() or facts[:, fleet.REFUSALS].any()):
-        return found
+    room = Room(rows, request, sizes)
+    devices = fleet.clipped(share.devices)
+    missing = devices - np.add.reduce(room.roomy, axis=1)
     return _first(
         (facts[:, fleet.SHARE_REFUSED], None),
-        (facts[:, fleet.GPUS] < share.devices, CODE["GpuCount", False]),
-        (never, CODE["GpuTooSmall", False]),
+        (facts[:, fleet.GPUS] < devices, CODE["GpuCount", False]),
+        (room.new_mib > facts[:, fleet.CARD], CODE["GpuTooSmall", False]),
         (facts[:, fleet.CLOSED], None),
-        (found.astype(np.int64), None),
+        (missing > np.maximum(facts[:, fleet.WHOLE], 0), CODE["GpuMemory", True]),
+        (missing > room.reservations, CODE["ReservationRoom", True]),
     )
 
 
@@ -166,33 +190,6 @@ def _first(*checks: tuple[Ints | Flags, int | None]) -> Codes:
     return found
 
 
-def _openable(rows: Rows, request: GpuRequest) -> Ints:
-    """How many reservation pods there is room for beside the pod itself; negative where not even for that."""
-    own = [fleet.clipped(request.resources.get(resource, 0)) for resource in (names.CPU, names.MEMORY)]
-    most: Ints = ((rows.facts[:, fleet.ROOM] - [*own, 1]) // _RESERVATION).min(axis=1)
-    return np.maximum(most, 0)
-
-
-def _amounts(request: GpuRequest, sizes: Sequence[int]) -> Ints:
-    """MiB on one device, for each size of GPU."""
-    share = request.share
-    assert share is not None
-    return np.array([fleet.clipped(share.mib_of(size)) for size in sizes], np.int64)
-
-
-def _new_mib(rows: Rows, request: GpuRequest, sizes: Sequence[int]) -> Ints:
-    amounts: Ints = _amounts(request, sizes)[rows.facts[:, fleet.SIZE]]
-    return amounts
-
-
-def _roomy(rows: Rows, request: GpuRequest, sizes: Sequence[int]) -> tuple[Flags, Ints]:
-    """Which shared GPUs have room, and how much the share takes there."""
-    share = request.share
-    assert share is not None
-    mib = _amounts(request, sizes)[rows.size]
-    return ((rows.takes & fleet.MODE_BIT[share.compute_mode]) != 0) & (rows.free >= mib), mib
-
-
 def options(rows: Rows, request: GpuRequest, sizes: Sequence[int], *, fills_first: bool, order: Order) -> Options:
     """Every choice on nodes that fit: at least one on each.
 
@@ -201,84 +198,76 @@ def options(rows: Rows, request: GpuRequest, sizes: Sequence[int], *, fills_firs
     """
     if request.share is None:
         return _no_share(rows, request)
+    room = Room(rows, request, sizes)
     if request.share.devices == 1:
-        return _one_device(rows, request, sizes, fills_first, order)
-    return _several_devices(rows, request, sizes, fills_first, order)
+        return _one_device(rows, request, room, fills_first)
+    return _several_devices(rows, request, request.share.devices, room, fills_first, order)
 
 
 def _no_share(rows: Rows, request: GpuRequest) -> Options:
-    node = np.arange(len(rows))
     whole = fleet.clipped(request.whole_gpus) * rows.facts[:, fleet.OWN]
-    facts = np.concatenate((rows.facts, rows.facts))
-    free = np.concatenate((rows.free, rows.free))
-    facts[len(rows) :, fleet.CPU] -= fleet.clipped(request.cpu_milli)
-    facts[len(rows) :, fleet.WHOLE] -= whole
-    nothing = np.zeros((len(rows), 0), np.int64)
-    return Options(Nodes.of(facts, free), node, nothing, nothing, nothing, whole)
+    none = np.zeros((len(rows), 0), np.int64)
+    return _options(rows, request, np.arange(len(rows)), np.zeros(len(rows), np.int64), none, none, none, whole)
 
 
-def _one_device(rows: Rows, request: GpuRequest, sizes: Sequence[int], fills_first: bool, order: Order) -> Options:
-    roomy, mib = _roomy(rows, request, sizes)
-    width = roomy.shape[1]
-    allowed = np.empty((len(rows), width + 1), bool)
-    allowed[:, :width] = roomy
-    allowed[:, width] = (rows.facts[:, fleet.WHOLE] > 0) & (_openable(rows, request) > 0)
+def _one_device(rows: Rows, request: GpuRequest, room: Room, fills_first: bool) -> Options:
+    new = room.openable > 0
     if fills_first:
-        allowed[:, width] &= ~roomy.any(axis=1)
-    node, column = np.nonzero(allowed)
-    fresh = column == width
-    columns = np.where(fresh, -1, column)
-    amounts = np.where(fresh, _new_mib(rows, request, sizes)[node], mib[node, columns])
-    if order is not Order.BY_ID:
-        in_order = np.lexsort((np.where(fresh, fleet.LARGEST, _keys(rows, order)[node, columns]), node))
-        columns, amounts = columns[in_order], amounts[in_order]
-    return _with_devices(rows, request, node, columns[:, None], amounts[:, None])
-
-
-def _keys(rows: Rows, order: Order) -> Ints:
-    """Smaller goes first; equal ones by column."""
-    return rows.free * _SIGN[order]
-
-
-def _several_devices(rows: Rows, request: GpuRequest, sizes: Sequence[int], fills_first: bool, order: Order) -> Options:
-    share = request.share
-    assert share is not None
-    roomy, mib = _roomy(rows, request, sizes)
-    in_order = np.argsort(np.where(roomy, _keys(rows, order), fleet.LARGEST), axis=1, kind="stable")
-    found = roomy.sum(axis=1)
-    openable = np.minimum(_openable(rows, request), rows.facts[:, fleet.WHOLE])
-    new_mib = _new_mib(rows, request, sizes)
-    nodes, columns, amounts = [], [], []
-    for on in range(min(share.devices, roomy.shape[1]), -1, -1):
-        enough = (found >= on) & (share.devices - on <= openable | (on == share.devices))
-        node = np.flatnonzero(enough & (found <= on) if fills_first and on < share.devices else enough)
-        chosen = in_order[node, :on]
-        fresh = (len(node), share.devices - on)
-        nodes.append(node)
-        columns.append(np.column_stack((chosen, np.full(fresh, -1))))
-        amounts.append(np.column_stack((mib[node[:, None], chosen], np.repeat(new_mib[node, None], fresh[1], 1))))
-    node = np.concatenate(nodes)
-    by_node = np.argsort(node, kind="stable")
-    return _with_devices(
-        rows, request, node[by_node], np.concatenate(columns)[by_node], np.concatenate(amounts)[by_node]
+        new &= ~room.roomy.any(axis=1)
+    # A GPU that can be opened is one more column, and its hole is the whole card.
+    allowed, holes, mib = (
+        np.concatenate((shared, opened[:, None]), axis=1)
+        for shared, opened in (
+            (room.roomy, new), (rows.free, rows.facts[:, fleet.CARD]), (room.mib, room.new_mib)
+        )
+    )  # fmt: skip
+    node, column = allowed.nonzero()
+    opened = column == rows.free.shape[1]
+    at = node * allowed.shape[1] + column
+    columns = np.where(opened, -1, column)
+    return _options(
+        rows, request, node, opened.astype(np.int64), columns[:, None], holes.take(at)[:, None], mib.take(at)[:, None]
     )
 
 
-def _with_devices(rows: Rows, request: GpuRequest, node: Ints, columns: Ints, mib: Ints) -> Options:
-    count, width = rows.free.shape
-    fresh = columns < 0
-    opened = fresh.sum(axis=1)
-    facts = np.concatenate((rows.facts, rows.facts[node]))
-    free = np.zeros((len(facts), width + columns.shape[1]), np.int64)
-    free[:count, :width] = rows.free
-    after = free[count:]
-    after[:, :width] = rows.free[node]
-    # New GPUs get the columns behind the existing ones, each full until the share is taken off.
-    after[:, width:] = fresh * facts[count:, fleet.CARD, None]
-    column = np.where(fresh, width + np.arange(columns.shape[1]), columns)
-    choice = np.arange(len(node))[:, None]
-    holes = after[choice, column]
-    after[choice, column] = holes - mib
-    facts[count:, fleet.CPU] -= fleet.clipped(request.cpu_milli) + RESERVATION_NEEDS[names.CPU] * opened
-    facts[count:, fleet.WHOLE] -= opened
-    return Options(Nodes.of(facts, free), node, columns, holes, mib, np.zeros(len(node), np.int64))
+def _several_devices(  # noqa: PLR0913 - one more than the others need
+    rows: Rows, request: GpuRequest, devices: int, room: Room, fills_first: bool, order: Order
+) -> Options:
+    in_order = np.argsort(np.where(room.roomy, rows.free * SIGN[order], fleet.LARGEST), axis=1, kind="stable")
+    found = room.roomy.sum(axis=1)
+    nodes, columns = [], []
+    for on in range(min(devices, room.roomy.shape[1]), -1, -1):
+        enough = (found >= on) & (devices - on <= room.openable | (on == devices))
+        node = np.flatnonzero(enough & (found <= on) if fills_first and on < devices else enough)
+        nodes.append(node)
+        columns.append(np.column_stack((in_order[node, :on], np.full((len(node), devices - on), -1))))
+    node, column = np.concatenate(nodes), np.concatenate(columns)
+    by_node = np.argsort(node, kind="stable")
+    node, column = node[by_node], column[by_node]
+    new = column < 0
+    holes = np.where(new, rows.facts[node, fleet.CARD, None], rows.free[node[:, None], column])
+    mib = np.where(new, room.new_mib[node, None], room.mib[node[:, None], column])
+    return _options(rows, request, node, new.sum(axis=1), column, holes, mib)
+
+
+def _options(  # noqa: PLR0913 - the fields of Options
+    rows: Rows,
+    request: GpuRequest,
+    node: Ints,
+    opened: Ints,
+    columns: Ints,
+    holes: Ints,
+    mib: Ints,
+    whole: Ints | int = 0,
+) -> Options:
+    """``whole``: GPUs taken whole on each node."""
+    nodes = Nodes.of(rows.facts, rows.free)
+    most = columns.shape[1]
+    # One row for before and one for each number of GPUs opened.
+    opening = np.arange(-1, most + 1)[:, None]
+    opening[0] = 0
+    cpu = nodes.cpu - RESERVATION_NEEDS[names.CPU] * opening
+    cpu[1:] -= fleet.clipped(request.cpu_milli)
+    left = nodes.whole - opening
+    left[1:] -= whole
+    return Options(nodes, cpu, left, node, opened, columns, holes, mib)

@@ -71,32 +71,34 @@ class Adaptive:
 
     def terms(self, options: Options, learned: AdaptiveLearned) -> Mapping[str, Floats]:
         """See the class."""
-        states = options.states
-        free = free_gpus(states)
-        fragmented = learned.fragmentation.total * free - learned.fragmentation.usable(states)
-        starved = np.maximum(0, free - states.cpu / learned.cpu_per_gpu)
-        kind = np.minimum(options.after(states.kind), len(learned.scarcity) - 1)
+        nodes = options.nodes
+        kind = options.before(np.minimum(nodes.kind, len(learned.scarcity) - 1))
+        taken = options.taken()
         terms = {
-            "fragmentation": _change(options, fragmented),
-            "GPUs without CPU": STARVED * _change(options, starved),
+            "fragmentation": learned.fragmentation.change(options),
+            "GPUs without CPU": STARVED * _starved(options, learned.cpu_per_gpu, taken),
         }
-        if options.columns.shape[1]:
+        if options.is_share:
             terms["value of its hole"] = HOLE * _lost(options, learned.holes, kind)
         if learned.scarcity.any():
-            scarce = SCARCE_MODEL * learned.scarcity[kind]
-            terms["scarcity of the GPU model"] = -_change(options, free) * scarce
+            terms["scarcity of the GPU model"] = SCARCE_MODEL * learned.scarcity.take(kind) * taken
         return terms
 
 
-def _change(options: Options, values: Floats) -> Floats:
-    change: Floats = options.after(values) - options.before(values)
-    return change
+def _starved(options: Options, cpu_per_gpu: float, taken: Floats) -> Floats:
+    """How many more GPUs CPU can no longer feed."""
+    free = free_gpus(options.nodes)
+    fed = options.cpu / cpu_per_gpu
+    before = np.maximum(0, free - fed[0])
+    starved: Floats = np.maximum(0, options.before(free) - taken - options.after(fed)) - options.before(before)
+    return starved
 
 
 def _lost(options: Options, values: Floats, kind: NDArray[np.int64]) -> Floats:
-    card = options.after(options.states.card)[:, None]
+    card = options.before(options.nodes.card)[:, None]
+    start = (kind * values.shape[1])[:, None]
     hole, rest = options.holes * GRID // card, (options.holes - options.mib) * GRID // card
-    lost: Floats = (values[kind[:, None], hole] - values[kind[:, None], rest]).sum(axis=1)
+    lost: Floats = np.add.reduce(values.take(start + hole) - values.take(start + rest), axis=1)
     return lost
 
 

@@ -57,7 +57,8 @@ class _Several:
         card = options.before(options.nodes.card)
         free = options.before(free) + (rest * (rest >= mib) - hole * (hole >= mib)).sum(axis=1) / card
         after = self.usable(options.after(rank), kinds, options.after(options.whole), roomy, free)
-        return after - before
+        gained: Floats = after - before
+        return gained
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,38 +82,44 @@ class Fragmentation:
         """F of each node, in GPUs."""
         kind = np.minimum(nodes.kind, self.kinds)
         cpu, whole = nodes.cpu[None], nodes.whole[None]
-        usable = self._usable(nodes, kind, cpu, whole)[0]
+        rank = self._rank(cpu)
+        usable = self._usable(nodes, kind, rank, whole)[0]
         for shape in self.several:
-            usable += shape.usable(self._rank(cpu), kind, whole, *shape.roomy(nodes, kind))[0]
-        return self.total * free_gpus(nodes) - usable
+            usable += shape.usable(rank, kind, whole, *shape.roomy(nodes, kind))[0]
+        useless: Floats = self.total * free_gpus(nodes) - usable
+        return useless
 
-    def change(self, options: Options) -> Floats:
-        """F after each choice less F before: what the node's other GPUs lose with the CPU, and what the chosen lose."""
+    def change(self, options: Options, taken: Floats) -> Floats:
+        """F after each choice less F before: what the node's other GPUs lose with the CPU, and what the chosen lose.
+
+        ``taken``: what the choices take, in GPUs.
+        """
         nodes = options.nodes
         kind = np.minimum(nodes.kind, self.kinds)
-        usable = self._usable(nodes, kind, options.cpu, options.whole)
+        rank = self._rank(options.cpu)
+        usable = self._usable(nodes, kind, rank, options.whole)
         gained = options.after(usable) - options.before(usable[0])
         if options.is_share:
-            gained += self._of_devices(options, kind)
+            gained += self._of_devices(options, kind, options.after(rank))
         for shape in self.several:
-            gained += shape.gained(options, kind, self._rank(options.cpu))
-        change: Floats = -self.total * options.taken() - gained
+            gained += shape.gained(options, kind, rank)
+        change: Floats = -self.total * taken - gained
         return change
 
-    def _usable(self, nodes: Nodes, kind: Ints, cpu: Ints, whole: Ints) -> Floats:
+    def _usable(self, nodes: Nodes, kind: Ints, rank: Ints, whole: Ints) -> Floats:
         """Σ_k w_k · what k can use of each node beside that much CPU and that many whole GPUs (one row for each case),
         for shapes of one device or whole GPUs."""
-        rank = self._rank(cpu)
         hole = self._hole(kind[:, None], nodes.free)
         shared = _at(self.single, rank[:, :, None], hole) * nodes.free
-        most = self.whole.shape[2]
-        weights = self.whole.take((rank * self.whole.shape[1] + kind) * most + np.minimum(whole, most - 1))
+        kinds, most = self.whole.shape[1:]
+        # Below no GPU: opening more than are free is nobody's choice, and its entry is not read.
+        weights = self.whole.take((rank * kinds + kind) * most + np.minimum(whole, most - 1), mode="clip")
         usable: Floats = np.add.reduce(shared, axis=2) / nodes.card + whole * weights
         return usable
 
-    def _of_devices(self, options: Options, kind: Ints) -> Floats:
+    def _of_devices(self, options: Options, kind: Ints, rank: Ints) -> Floats:
         """What shapes of one device gain by the rest of the chosen GPUs, less what they lose by the holes before."""
-        rank = options.after(self._rank(options.cpu))[:, None]
+        rank = rank[:, None]
         kinds = options.before(kind)[:, None]
         rest = options.holes - options.mib
         # A GPU that is opened was no hole before: it was a whole GPU.
@@ -132,7 +139,8 @@ class Fragmentation:
 
 def _at(table: Floats, row: Ints, column: Ints) -> Floats:
     """The entries of a table; much faster than by two indices."""
-    return table.take(row * table.shape[1] + column)
+    found: Floats = table.take(row * table.shape[1] + column)
+    return found
 
 
 def free_gpus(nodes: Nodes) -> Floats:

@@ -93,7 +93,7 @@ class Options:
     @property
     def is_share(self) -> bool:
         """Whether the choices are parts of GPUs."""
-        return self.columns.shape[1] > 0
+        return bool(self.columns.shape[1])
 
     def before(self, values: NDArray[Any]) -> NDArray[Any]:
         """Of values of the nodes, those of each choice's."""
@@ -101,7 +101,8 @@ class Options:
 
     def after(self, values: NDArray[Any]) -> NDArray[Any]:
         """Of values with a row for before and each number of GPUs opened, those after each choice."""
-        return values.take((1 + self.opened) * values.shape[1] + self.node)
+        found: NDArray[Any] = values.take((1 + self.opened) * values.shape[1] + self.node)
+        return found
 
     def taken(self) -> NDArray[np.float64]:
         """What each choice takes, in GPUs."""
@@ -110,37 +111,57 @@ class Options:
         return taken
 
 
+@dataclass(frozen=True, slots=True)
 class Room:
     """How much room there is for a share, for each row."""
 
-    def __init__(self, rows: Rows, request: GpuRequest, sizes: Sequence[int]) -> None:
+    #: MiB on each shared GPU, and whether it has room for them.
+    mib: Ints
+    roomy: Flags
+    #: How many GPUs have.
+    found: Ints
+    #: MiB on a GPU that is opened.
+    new_mib: Ints
+    #: How many reservation pods there is room for beside the pod itself; how many GPUs can be opened.
+    reservations: Ints
+    openable: Ints
+
+    @classmethod
+    def of(cls, rows: Rows, request: GpuRequest, sizes: Sequence[int]) -> "Room | None":
+        """None where the request is for no share."""
         share = request.share
-        assert share is not None
+        if share is None:
+            return None
         amounts = np.array([fleet.clipped(share.mib_of(size)) for size in sizes], np.int64)
-        #: MiB on each shared GPU, and whether it has room for them.
-        self.mib: Ints = amounts.take(rows.size)
-        self.roomy: Flags = (rows.free >= self.mib) & ((rows.takes & fleet.MODE_BIT[share.compute_mode]) != 0)
-        #: MiB on a GPU that is opened.
-        self.new_mib: Ints = amounts.take(rows.facts[:, fleet.SIZE])
+        mib = amounts.take(rows.size)
+        roomy = (rows.free >= mib) & ((rows.takes & fleet.MODE_BIT[share.compute_mode]) != 0)
         own = [fleet.clipped(request.resources.get(resource, 0)) for resource in (names.CPU, names.MEMORY)]
-        reservations = ((rows.facts[:, fleet.ROOM] - [*own, 1]) // _RESERVATION).min(axis=1)
-        #: How many reservation pods there is room for beside the pod itself.
-        self.reservations: Ints = np.maximum(reservations, 0)
-        #: How many GPUs can be opened.
-        self.openable: Ints = np.minimum(self.reservations, rows.facts[:, fleet.WHOLE])
+        reservations = np.minimum.reduce((rows.facts[:, fleet.ROOM] - [*own, 1]) // _RESERVATION, axis=1)
+        openable = np.maximum(np.minimum(reservations, rows.facts[:, fleet.WHOLE]), 0)
+        new_mib = amounts.take(rows.facts[:, fleet.SIZE])
+        return cls(mib, roomy, np.add.reduce(roomy, axis=1), new_mib, np.maximum(reservations, 0), openable)
+
+    def at(self, positions: Ints) -> "Room":
+        """Of those rows."""
+        return Room(
+            self.mib.take(positions, axis=0),
+            self.roomy.take(positions, axis=0),
+            self.found.take(positions),
+            self.new_mib.take(positions),
+            self.reservations.take(positions),
+            self.openable.take(positions),
+        )
 
 
-def codes(rows: Rows, request: GpuRequest, sizes: Sequence[int]) -> Codes:
+def codes(rows: Rows, request: GpuRequest, room: Room | None) -> Codes:
     """FITS or the code of the reason that ``fit`` would give, for each row.
 
     ``request`` asks for a share, for ``nvidia.com/gpu``, or for no GPU at all.
     """
     if request.share is not None:
-        found = _share_codes(rows, request, request.share, sizes)
-    elif request.gpus:
-        found = _whole_codes(rows, request.whole_gpus)
-    else:
-        found = np.zeros(len(rows), np.int16)
+        assert room is not None
+        return _share_codes(rows, request.share, room)
+    found = _whole_codes(rows, request.whole_gpus) if request.gpus else np.zeros(len(rows), np.int16)
     found[rows.facts[:, fleet.KNOWN] == 0] = UNKNOWN_NODE
     return found
 
@@ -167,22 +188,28 @@ def _whole_codes(rows: Rows, count: int) -> Codes:
     return whole
 
 
-def _share_codes(rows: Rows, request: GpuRequest, share: Share, sizes: Sequence[int]) -> Codes:
+def _share_codes(rows: Rows, share: Share, room: Room) -> Codes:
     facts = rows.facts
-    room = Room(rows, request, sizes)
     devices = fleet.clipped(share.devices)
-    missing = devices - np.add.reduce(room.roomy, axis=1)
+    missing = devices - room.found
+    short = missing > room.openable
+    never = (facts[:, fleet.GPUS] < devices) | (room.new_mib > facts[:, fleet.CARD])
+    found = np.zeros(len(rows), np.int16)
+    if short.any():
+        found[short] = CODE["ReservationRoom", True]
+        found[missing > np.maximum(facts[:, fleet.WHOLE], 0)] = CODE["GpuMemory", True]
+    if not (never.any() or facts[:, fleet.REFUSALS].any()):
+        return found
     return _first(
         (facts[:, fleet.SHARE_REFUSED], None),
         (facts[:, fleet.GPUS] < devices, CODE["GpuCount", False]),
-        (room.new_mib > facts[:, fleet.CARD], CODE["GpuTooSmall", False]),
+        (never, CODE["GpuTooSmall", False]),
         (facts[:, fleet.CLOSED], None),
-        (missing > np.maximum(facts[:, fleet.WHOLE], 0), CODE["GpuMemory", True]),
-        (missing > room.reservations, CODE["ReservationRoom", True]),
+        (found, None),
     )
 
 
-def _first(*checks: tuple[Ints | Flags, int | None]) -> Codes:
+def _first(*checks: tuple[NDArray[Any], int | None]) -> Codes:
     """The code of the first check that holds; without a code of its own a check's values are codes."""
     found = np.zeros(len(checks[0][0]), np.int16)
     for values, code in reversed(checks):
@@ -190,18 +217,17 @@ def _first(*checks: tuple[Ints | Flags, int | None]) -> Codes:
     return found
 
 
-def options(rows: Rows, request: GpuRequest, sizes: Sequence[int], *, fills_first: bool, order: Order) -> Options:
+def options(rows: Rows, request: GpuRequest, room: Room | None, *, fills_first: bool, order: Order) -> Options:
     """Every choice on nodes that fit: at least one on each.
 
     ``fills_first``: a GPU is opened only where the shared ones do not suffice. A share on one device may take each
     GPU that has room; one on several takes them in ``order``.
     """
-    if request.share is None:
+    if request.share is None or room is None:
         return _no_share(rows, request)
-    room = Room(rows, request, sizes)
     if request.share.devices == 1:
         return _one_device(rows, request, room, fills_first)
-    return _several_devices(rows, request, request.share.devices, room, fills_first, order)
+    return _several_devices(rows, request, room, fills_first, order)
 
 
 def _no_share(rows: Rows, request: GpuRequest) -> Options:
@@ -213,7 +239,7 @@ def _no_share(rows: Rows, request: GpuRequest) -> Options:
 def _one_device(rows: Rows, request: GpuRequest, room: Room, fills_first: bool) -> Options:
     new = room.openable > 0
     if fills_first:
-        new &= ~room.roomy.any(axis=1)
+        new &= room.found == 0
     # A GPU that can be opened is one more column, and its hole is the whole card.
     allowed, holes, mib = (
         np.concatenate((shared, opened[:, None]), axis=1)
@@ -230,11 +256,11 @@ def _one_device(rows: Rows, request: GpuRequest, room: Room, fills_first: bool) 
     )
 
 
-def _several_devices(  # noqa: PLR0913 - one more than the others need
-    rows: Rows, request: GpuRequest, devices: int, room: Room, fills_first: bool, order: Order
-) -> Options:
+def _several_devices(rows: Rows, request: GpuRequest, room: Room, fills_first: bool, order: Order) -> Options:
+    assert request.share is not None
+    devices = request.share.devices
     in_order = np.argsort(np.where(room.roomy, rows.free * SIGN[order], fleet.LARGEST), axis=1, kind="stable")
-    found = room.roomy.sum(axis=1)
+    found = room.found
     nodes, columns = [], []
     for on in range(min(devices, room.roomy.shape[1]), -1, -1):
         enough = (found >= on) & (devices - on <= room.openable | (on == devices))
@@ -250,7 +276,7 @@ def _several_devices(  # noqa: PLR0913 - one more than the others need
     return _options(rows, request, node, new.sum(axis=1), column, holes, mib)
 
 
-def _options(  # noqa: PLR0913 - the fields of Options
+def _options(  # noqa: PLR0913, PLR0917 - the fields of Options
     rows: Rows,
     request: GpuRequest,
     node: Ints,

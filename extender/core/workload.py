@@ -13,7 +13,7 @@ LEAST: Final = 1 / 64
 #: Learning starts with the 8th pod and follows the pods closely while they are few.
 FIRST: Final = 8
 #: From then on what has been learned is at most this many pods old.
-EVERY: Final = 200
+EVERY: Final = 500
 
 
 class Workload:

@@ -75,7 +75,7 @@ class Adaptive:
         kind = options.before(np.minimum(nodes.kind, len(learned.scarcity) - 1))
         taken = options.taken()
         terms = {
-            "fragmentation": learned.fragmentation.change(options),
+            "fragmentation": learned.fragmentation.change(options, taken),
             "GPUs without CPU": STARVED * _starved(options, learned.cpu_per_gpu, taken),
         }
         if options.is_share:

@@ -35,7 +35,7 @@ class Fgd:
 
     def terms(self, options: Options, learned: Fragmentation) -> Mapping[str, NDArray[np.float64]]:
         """See the class."""
-        score = np.floor(100 / (1 + np.exp(learned.change(options))) + 1e-9)
+        score = np.floor(100 / (1 + np.exp(learned.change(options, options.taken()))) + 1e-9)
         return {"fragmentation (score 0 to 100, negated)": -score}
 
 

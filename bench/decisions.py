@@ -118,7 +118,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nodes", default="500,1000,5000")
     parser.add_argument("--rounds", type=int, default=200)
-    parser.add_argument("--strategy", default="binpack")
+    parser.add_argument("--strategy", default=names.DEFAULT_STRATEGY)
     options = parser.parse_args()
     print(f"{platform.python_implementation()} {platform.python_version()}, {platform.machine()}; "
           f"strategy {options.strategy}, {options.rounds} pods each; medians in ms, (p99); ratios to echo")  # fmt: skip

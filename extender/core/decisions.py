@@ -53,7 +53,7 @@ class Policy:
 
     #: How many nodes filter returns; 0 = all that fit.
     shortlist: int = 16
-    strategy: str = names.BINPACK
+    strategy: str = names.DEFAULT_STRATEGY
     #: Whether kube-scheduler may try preemption where capacity is only taken.
     preemption: bool = False
 

@@ -58,3 +58,4 @@ SPREAD: Final = "spread"
 FGD: Final = "fgd"
 ADAPTIVE: Final = "adaptive"
 STRATEGIES: Final = (BINPACK, SPREAD, FGD, ADAPTIVE)
+DEFAULT_STRATEGY: Final = ADAPTIVE

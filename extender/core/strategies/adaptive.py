@@ -55,9 +55,10 @@ class Adaptive:
 
     w_k = p'_k · min(20, R / U_k): p' is the shape's frequency times max(1, GPUs)^0.25, summing to 1; R is what is free
     in the cluster, U_k what of it k can use. V: see ``holes``; L is what is free on the GPU, m what is taken. d is the
-    CPU that all pods together ask for per GPU; G what the pod takes, in GPUs. scarcity(j) = min(20, S_j / f_j): S_j
+    CPU that all pods together ask for per GPU; G what the pod takes, in GPUs. scarcity(j) = min(1, S_j / f_j): S_j
     sums, over the shapes restricted to models among which j is, share of demand / share of capacity; f_j is the free
-    part of j. O: how many GPUs the pod opens. waste: the part of a GPU that stays useless even where the shares are packed
+    part of j. At most 1: a GPU taken costs those that can go nowhere else one GPU and no more. What is asked of a
+    model beyond its capacity is lost anyway, and must not drive others onto the nodes that large pods need. O: how many GPUs the pod opens. waste: the part of a GPU that stays useless even where the shares are packed
     as well as can be (two 0.4 leave 0.2). Fragmentation notices it only when a GPU fills up, as if it were better to
     open another one; it is charged with the opening.
     """
@@ -162,7 +163,7 @@ def _scarcity(seen: Seen, gpus: Floats) -> Floats:
             pressure[mib >= 0] += (asked / demand.sum()) / (allowed / capacity.sum())
     products = np.array([_first_of(seen, kind) for kind in range(len(seen.kinds))], np.int64)
     free_part = _sums(products, free) / np.maximum(_sums(products, capacity), 1e-9)
-    scarcity = np.minimum(MOST_SCARCE, pressure / np.maximum(free_part, 1e-9))
+    scarcity = np.minimum(1.0, pressure / np.maximum(free_part, 1e-9))
     return np.append(scarcity, 0.0)
 
 

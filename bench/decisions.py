@@ -21,6 +21,7 @@ import orjson
 
 from bench.clusters import node_name
 from bench.rebuild import measure_rebuild
+from extender.core import names
 from tests.builders import make_pod
 
 

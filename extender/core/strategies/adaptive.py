@@ -58,9 +58,10 @@ class Adaptive:
     CPU that all pods together ask for per GPU; G what the pod takes, in GPUs. scarcity(j) = min(1, S_j / f_j): S_j
     sums, over the shapes restricted to models among which j is, share of demand / share of capacity; f_j is the free
     part of j. At most 1: a GPU taken costs those that can go nowhere else one GPU and no more. What is asked of a
-    model beyond its capacity is lost anyway, and must not drive others onto the nodes that large pods need. O: how many GPUs the pod opens. waste: the part of a GPU that stays useless even where the shares are packed
-    as well as can be (two 0.4 leave 0.2). Fragmentation notices it only when a GPU fills up, as if it were better to
-    open another one; it is charged with the opening.
+    model beyond its capacity is lost anyway, and must not drive others onto the nodes that large pods need. O: how
+    many GPUs the pod opens. waste: the part of a GPU that stays useless even where the shares are packed as well as
+    can be (two 0.4 leave 0.2). Fragmentation notices it only when a GPU fills up, as if it were better to open another
+    one; it is charged with the opening.
     """
 
     name = names.ADAPTIVE

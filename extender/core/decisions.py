@@ -115,7 +115,7 @@ class Decisions:
         self._learn(pod, uid, request, positions, verdicts)
         found = verdicts.code[positions]
         rejections = _rejections(found)
-        if not (found == FITS).any():
+        if np.count_nonzero(found) == len(found):
             return self._nothing_fits(nodes, found, rejections)
         if not request.asks_for_gpu:
             return Filtered(_distinct(nodes, found), rejections=rejections)

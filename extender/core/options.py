@@ -181,7 +181,7 @@ def _whole_codes(rows: Rows, count: int) -> Codes:
         (facts[:, fleet.WHOLE] < count, CODE["WholeGpus", True]),
     )
     rule = facts[:, fleet.RULE]
-    if rule.any():
+    if np.count_nonzero(rule):
         whole[rule != fleet.COUNT_WHOLE] = FITS
         short = (rule == fleet.COUNT_UNITS) & (facts[:, fleet.UNITS] < count)
         whole[short] = CODE["UnitCount", False]
@@ -195,10 +195,10 @@ def _share_codes(rows: Rows, share: Share, room: Room) -> Codes:
     short = missing > room.openable
     never = (facts[:, fleet.GPUS] < devices) | (room.new_mib > facts[:, fleet.CARD])
     found = np.zeros(len(rows), np.int16)
-    if short.any():
+    if np.count_nonzero(short):
         found[short] = CODE["ReservationRoom", True]
         found[missing > np.maximum(facts[:, fleet.WHOLE], 0)] = CODE["GpuMemory", True]
-    if not (never.any() or facts[:, fleet.REFUSALS].any()):
+    if not (np.count_nonzero(never) or np.count_nonzero(facts[:, fleet.REFUSALS])):
         return found
     return _first(
         (facts[:, fleet.SHARE_REFUSED], None),

@@ -94,7 +94,7 @@ class Adaptive:
         if options.is_share:
             terms["value of its hole"] = HOLE * _lost(options, learned.holes, kind)
             terms["GPUs opened"] = options.opened * learned.opening.take(kind)
-        if learned.scarcity.any():
+        if np.count_nonzero(learned.scarcity):
             terms["scarcity of the GPU model"] = SCARCE_MODEL * learned.scarcity.take(kind) * taken
         return terms
 

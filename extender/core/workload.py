@@ -51,7 +51,7 @@ class Workload:
             self._prune()
 
     def is_due(self) -> bool:
-        """Whether enough is new to learn again: after 8, 16, 32, … pods, then every 200."""
+        """Whether enough is new to learn again: after 8, 16, … 512 pods, then every 500."""
         wait = max(FIRST, min(self._refreshed, EVERY))
         return self.arrivals >= self._refreshed + wait
 

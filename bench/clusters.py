@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from typing import Any
 
+import orjson
+
 from extender.core import names
 from extender.snapshot import Snapshot
 from tests.builders import make_node, make_pod
@@ -10,6 +12,8 @@ from tests.builders import make_node, make_pod
 Json = dict[str, Any]
 CARD_MIB = 81559
 GPUS = 8
+#: What is asked for, in turn.
+FRACTIONS = ("0.25", "0.5", "0.25", "0.1", "0.25", "0.4", "0.25", "0.75")
 
 
 def cluster(nodes: int, *, shares_per_gpu: int = 0, shared_gpus: int = 0) -> Snapshot:
@@ -27,6 +31,12 @@ def cluster(nodes: int, *, shares_per_gpu: int = 0, shared_gpus: int = 0) -> Sna
 def node_name(index: int) -> str:
     """Names as long as a cloud gives them."""
     return f"ip-10-{index // 250:03d}-{index % 250:03d}.eu-central-1.compute.internal"
+
+
+def pod_body(index: int, nodes: list[str]) -> bytes:
+    """ExtenderArgs for one pod after another: each refresh of what is learned voids the scores of all these shapes."""
+    pod = make_pod(f"p{index}", "bench").gpu_fraction(FRACTIONS[index % len(FRACTIONS)]).build()
+    return orjson.dumps({"Pod": pod, "Nodes": None, "NodeNames": nodes})
 
 
 def _shared_gpu(node: int, gpu: int, shares: int) -> Iterator[Json]:

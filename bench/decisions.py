@@ -19,9 +19,10 @@ from statistics import median, quantiles
 
 import orjson
 
-from bench.clusters import node_name
+from bench.clusters import node_name, pod_body
 from bench.rebuild import measure_rebuild
-from tests.builders import make_pod
+from bench.refresh import measure_refresh
+from extender.core import names
 
 
 @dataclass
@@ -37,6 +38,11 @@ class Times:
     @property
     def p99(self) -> float:
         return quantiles(self.values, n=100)[98]
+
+    @property
+    def spread(self) -> float:
+        """How much longer the slow calls take than the usual ones."""
+        return self.p99 / self.p50
 
 
 class Caller:
@@ -73,12 +79,6 @@ def server(*arguments: str) -> Iterator[Caller]:
         process.wait()
 
 
-def pod_body(name: str, nodes: list[str]) -> bytes:
-    """ExtenderArgs for a pod of 0.25."""
-    pod = make_pod(name, "bench").gpu_fraction("0.25").build()
-    return orjson.dumps({"Pod": pod, "Nodes": None, "NodeNames": nodes})
-
-
 def timed(caller: Caller, path: str, body: bytes) -> tuple[float, bytes]:
     start = time.perf_counter()
     answer = caller.post(path, body)
@@ -87,17 +87,17 @@ def timed(caller: Caller, path: str, body: bytes) -> tuple[float, bytes]:
 
 def measure(nodes: int, fill: float, rounds: int, strategy: str) -> dict[str, Times]:
     """One pod after another: echo, filter, prioritize, bind; every bind changes one node."""
-    names = [node_name(i) for i in range(nodes)]
+    node_names = [node_name(i) for i in range(nodes)]
     found: dict[str, list[float]] = {"echo": [], "filter": [], "prioritize": [], "bind": []}
     with server("echo", "0", "0") as echo, server("extender", str(nodes), str(fill), strategy) as extender:
         for index in range(rounds + 20):
-            body = pod_body(f"p{index}", names)
+            body = pod_body(index, node_names)
             pod = orjson.loads(body)["Pod"]
             extender.post("/embedded/pods", orjson.dumps(pod))
             took = {"echo": timed(echo, "/echo", body)[0]}
             took["filter"], answer = timed(extender, "/scheduler/filter", body)
             passed = orjson.loads(answer)["NodeNames"]
-            took["prioritize"], scores = timed(extender, "/scheduler/prioritize", pod_body(f"p{index}", passed))
+            took["prioritize"], scores = timed(extender, "/scheduler/prioritize", pod_body(index, passed))
             best = max(orjson.loads(scores), key=lambda entry: entry["Score"])["Host"]
             bind = {
                 "PodName": pod["metadata"]["name"],
@@ -118,21 +118,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nodes", default="500,1000,5000")
     parser.add_argument("--rounds", type=int, default=200)
-    parser.add_argument("--strategy", default="binpack")
+    parser.add_argument("--strategy", default=names.DEFAULT_STRATEGY)
     options = parser.parse_args()
     print(f"{platform.python_implementation()} {platform.python_version()}, {platform.machine()}; "
           f"strategy {options.strategy}, {options.rounds} pods each; medians in ms, (p99); ratios to echo")  # fmt: skip
-    print("| nodes | GPUs full | echo | filter | prioritize | bind | filter / echo | filter + prioritize / echo |")
-    print("|---|---|---|---|---|---|---|---|")
+    print("| nodes | GPUs full | echo | filter | prioritize | bind | filter / echo | filter + prioritize / echo "
+          "| p99 / p50 of echo | of filter |")  # fmt: skip
+    print("|---|---|---|---|---|---|---|---|---|---|")
     for nodes in map(int, options.nodes.split(",")):
         for fill in (0.0, 0.5):
             times = measure(nodes, fill, options.rounds, options.strategy)
             cells = [f"{t.p50 * 1000:.2f} ({t.p99 * 1000:.2f})" for t in times.values()]
             echo = times["echo"].p50
             both = (times["filter"].p50 + times["prioritize"].p50) / echo
-            print(f"| {nodes} | {fill:.0%} | {' | '.join(cells)} | {times['filter'].p50 / echo:.2f} | {both:.2f} |",
+            ratios = (times["filter"].p50 / echo, both, times["echo"].spread, times["filter"].spread)
+            print(f"| {nodes} | {fill:.0%} | {' | '.join(cells)} | {' | '.join(f'{ratio:.2f}' for ratio in ratios)} |",
                   flush=True)  # fmt: skip
     print()
+    print(measure_refresh(5000))
     print(measure_rebuild(50_000))
 
 

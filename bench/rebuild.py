@@ -2,21 +2,15 @@
 
 import gc
 import multiprocessing
-import resource
 import time
-from pathlib import Path
 
 from bench.clusters import GPUS, cluster
+from bench.memory import resident_mb
 from extender.core.decisions import Decisions, Policy
 from extender.core.nodereader import read_nodes
 from extender.reflector import Reflector
 
 SHARES_PER_GPU = 4
-PAGE = resource.getpagesize()
-
-
-def _resident_mb() -> float:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * PAGE / 1e6
 
 
 def _rebuild(shares: int) -> tuple[int, float, float]:
@@ -24,7 +18,7 @@ def _rebuild(shares: int) -> tuple[int, float, float]:
     snapshot = cluster(nodes, shares_per_gpu=SHARES_PER_GPU, shared_gpus=GPUS)
     gc.collect()
     gc.freeze()  # As `serve` does once the objects are loaded.
-    before = _resident_mb()
+    before = resident_mb()
     start = time.perf_counter()
     decisions = Decisions(Policy(), claim_ttl=5, timer=time.monotonic)
     reflector = Reflector(decisions)
@@ -33,7 +27,7 @@ def _rebuild(shares: int) -> tuple[int, float, float]:
     states = list(decisions.ledger.snapshot())
     seconds = time.perf_counter() - start
     held = sum(len(gpu.shares) for state in states for gpu in state.gpus)
-    return held, seconds, _resident_mb() - before
+    return held, seconds, resident_mb() - before
 
 
 def measure_rebuild(shares: int) -> str:

@@ -50,7 +50,9 @@ class Settings(BaseModel):
     tls_key_file: Path | None = Field(None, description="its private key")
     tls_client_ca_file: Path | None = Field(None, description="authority that signs the certificates of clients")
     shortlist: Int = Field(16, ge=0, description="how many nodes filter returns; 0 = all that fit")
-    strategy: Literal["binpack", "spread", "fgd", "adaptive"] = Field(names.BINPACK, description="how pods are placed")
+    strategy: Literal["binpack", "spread", "fgd", "adaptive"] = Field(
+        names.DEFAULT_STRATEGY, description="how pods are placed"
+    )
     claim_ttl: Seconds = Field(5.0, gt=0, description="seconds a claim lasts without a bind")
     bind_timeout: Seconds = Field(8.0, gt=0, description="seconds a bind may take; below kube-scheduler's httpTimeout")
     scheduler_name: str = Field("gpu-scheduler", description="the kube-scheduler profile that calls this extender")

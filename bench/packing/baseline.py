@@ -29,9 +29,10 @@ class BestFit:
 
     def terms(self, options: Options, learned: None) -> Mapping[str, NDArray[np.float64]]:  # noqa: ARG002
         """The paper's score. It says nothing of the GPU: ``order`` does."""
-        nodes = options.states
-        left = options.after(nodes.whole * GPU_MIB + nodes.free.sum(axis=1))
-        cpu = options.after(nodes.cpu) // 1000
+        nodes = options.nodes
+        free = nodes.whole * GPU_MIB + nodes.free.sum(axis=1)
+        left = options.before(free) - np.round(options.taken() * GPU_MIB)
+        cpu = options.after(options.cpu) // 1000
         # Room for reservation pods is below the trace's smallest unit.
         score = np.floor(100 * (1 - (0.5 * cpu / _CPU_MILLI + 0.5 * left / _GPU_MILLI)))
         return {"room left": -score}

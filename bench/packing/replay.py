@@ -1,8 +1,10 @@
 """One trace through the real decisions and ledger, in process."""
 
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import count
+from typing import Any
 
 from bench.packing.baseline import BestFit, Foreknown
 from bench.packing.intree import InTree
@@ -43,19 +45,28 @@ class Cluster:
         self._intree = InTree(trace.nodes)
         self._attempts = count()
         self._as_published = as_published
+        #: CPU seconds in decisions and ledger: not in playing kube-scheduler or making up pods.
+        self.seconds = 0.0
 
     def place(self, uid: str, pod: TracePod) -> str | None:
         """filter (and prioritize, where filter has no opinion), then bind to the best node; None where nothing fits."""
         passing = self._intree.passing(pod)
         if not passing:
             return None
-        body = pod.build(uid)
+        body, request = pod.build(uid), pod.request
+        start = time.process_time()
+        best = self._decide(uid, body, request, passing)
+        self.seconds += time.process_time() - start
+        if best is not None:
+            self._intree.take(pod, best)
+        return best
+
+    def _decide(self, uid: str, body: Mapping[str, Any], request: GpuRequest, passing: list[str]) -> str | None:
         found = self.decisions.filter(body, passing).nodes
         if not found:
             return None
-        best = found[0] if pod.num_gpu else _highest(self.decisions.prioritize(body, found))
-        self._bind(uid, pod.request, best)
-        self._intree.take(pod, best)
+        best = found[0] if request.asks_for_gpu else _highest(self.decisions.prioritize(body, found))
+        self._bind(uid, request, best)
         return best
 
     def leave(self, uid: str, pod: TracePod, node: str) -> None:
@@ -98,7 +109,11 @@ def replay(trace: Trace, strategy: str, *, as_published: bool = True) -> Iterato
 
     ``as_published``: as the paper has it, where that differs from the product (both are about FGD).
     """
-    cluster = Cluster(trace, strategy, as_published=as_published)
+    return replay_on(Cluster(trace, strategy, as_published=as_published), trace)
+
+
+def replay_on(cluster: Cluster, trace: Trace) -> Iterator[Placed]:
+    """The same on a cluster that the caller may look at afterwards."""
     for index, pod in enumerate(trace.arrivals):
         uid = f"{index}-{pod.name}"
         yield Placed(uid, pod, cluster.place(uid, pod))

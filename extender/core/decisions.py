@@ -6,6 +6,7 @@ filter has no lasting effect, bind decides (DESIGN 4.1). Between the two a pod h
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import compress
 from typing import Any, Final
 
 import numpy as np
@@ -17,11 +18,12 @@ from extender.core.backoff import Backoff
 from extender.core.claims import Claim, Claims
 from extender.core.codes import CODE, FITS, REASONS
 from extender.core.codes import UNKNOWN_NODE as UNKNOWN_CODE
+from extender.core.costs import in_steps
 from extender.core.fleet import Fleet, Rows
 from extender.core.learned import Learned, refresh
 from extender.core.ledger import Ledger
 from extender.core.models import Product, Products, by_names, by_spec
-from extender.core.options import Nodes, Options, codes, is_plain, options
+from extender.core.options import SIGN, Nodes, Options, Room, codes, is_plain, options
 from extender.core.placement import REASON_TEXT, Placement, Shortfall, Verdict, fit, with_placement
 from extender.core.podreader import is_reservation, uid_of
 from extender.core.requests import GpuRequest, InvalidRequest
@@ -57,7 +59,7 @@ class Policy:
 
     #: How many nodes filter returns; 0 = all that fit.
     shortlist: int = 16
-    strategy: str = names.BINPACK
+    strategy: str = names.DEFAULT_STRATEGY
     #: Whether kube-scheduler may try preemption where capacity is only taken.
     preemption: bool = False
 
@@ -123,7 +125,7 @@ class Decisions:
         self._learn(pod, uid, request, positions, verdicts)
         found = verdicts.code[positions]
         rejections = _rejections(found)
-        if not (found == FITS).any():
+        if np.count_nonzero(found) == len(found):
             return self._nothing_fits(nodes, found, rejections)
         if not request.asks_for_gpu:
             return Filtered(_distinct(nodes, found), rejections=rejections)
@@ -144,10 +146,10 @@ class Decisions:
             return scores
         uid = uid_of(pod)
         positions, verdicts = self._judged(request, uid, tuple(scores))
-        order = best(verdicts.cost, positions, 0)
         # Nodes without GPUs are all as good for a pod that wants none.
-        equal = max(1, int((verdicts.cost[order] == -np.inf).sum()))
-        for rank, name in enumerate(self._board.names(order[: equal + BEST_SCORE])):
+        equal = max(1, int(np.count_nonzero(verdicts.cost[positions] == -np.inf)))
+        order = best(verdicts.cost, positions, equal + BEST_SCORE)
+        for rank, name in enumerate(self._board.names(order)):
             scores[name] = score_of(rank, equal)
         if len(order) and request.asks_for_gpu:
             self._claim(uid, self._board.names(order[:1])[0], request)
@@ -232,7 +234,7 @@ class Decisions:
         products = None
         if request.asks_for_gpu and len(self._fleet.kinds) > 1:
             products = by_spec(pod, self._products())
-            if products is None:
+            if products is None and len(positions) < len(self._board):
                 products = self._products_by_names(request, positions, verdicts)
         self._count(uid, request, products)
 
@@ -248,8 +250,6 @@ class Decisions:
         return frozenset(kind.product for kind in self._fleet.kinds if kind.card > 1)
 
     def _products_by_names(self, request: GpuRequest, positions: NDArray[np.int64], verdicts: Verdicts) -> Products:
-        if len(positions) >= len(self._board):
-            return None
         facts = self._fleet.rows(len(self._board)).facts
         named = np.zeros(len(self._board) + 1, bool)
         named[positions] = True
@@ -325,17 +325,24 @@ class Decisions:
         self, rows: Rows, request: GpuRequest, positions: Positions
     ) -> tuple[NDArray[np.float64], NDArray[np.int16]]:
         """Cost and code of each row; ``positions`` are those of the rows."""
-        judged = codes(rows, request, tuple(self._fleet.sizes)) if is_plain(request) else self._fits(request, positions)
-        fits = judged == FITS
+        room = self._room(rows, request)
+        judged = codes(rows, request, room) if is_plain(request) else self._fits(request, positions)
         cost = np.full(len(rows), np.inf)
-        if fits.any():
-            choices, terms = self._choices(rows.at(fits), request)
-            # Every node that fits has a choice, and choices are sorted by node.
-            first = choices.node.searchsorted(np.arange(choices.node[-1] + 1))
-            cost[fits] = np.minimum.reduceat(_total(terms), first)
+        fits = (judged == FITS).nonzero()[0]
+        if not len(fits):
+            return cost, judged
+        if len(fits) < len(rows):
+            rows, room = rows.at(fits), room and room.at(fits)
+        choices, terms = self._choices(rows, request, room)
+        # Every node that fits has a choice, and choices are sorted by node.
+        first = choices.node.searchsorted(np.arange(len(fits)))
+        cost[fits] = np.minimum.reduceat(_total(terms), first)
         if not request.asks_for_gpu:
-            cost[fits & (rows.facts[:, fleet.HAS_GPUS] == 0)] = -np.inf
+            cost[fits[rows.facts[:, fleet.HAS_GPUS] == 0]] = -np.inf
         return cost, judged
+
+    def _room(self, rows: Rows, request: GpuRequest) -> Room | None:
+        return Room.of(rows, request, tuple(self._fleet.sizes))
 
     def _fits(self, request: GpuRequest, positions: Positions) -> NDArray[np.int16]:
         """Codes one by one: for GPU resources that the arrays do not hold."""
@@ -348,21 +355,20 @@ class Decisions:
 
     def _best(self, state: NodeState, request: GpuRequest) -> tuple[Placement, Mapping[str, float]]:
         """The cheapest choice on a node where there is one, and the terms of its cost."""
-        choices, terms = self._choices(self._fleet.row(state), request)
-        best_choice = int(_total(terms).argmin())
+        row = self._fleet.row(state)
+        choices, terms = self._choices(row, request, self._room(row, request))
+        # Equal costs: existing GPUs before new ones, in the order that the strategy likes.
+        liked = choices.holes.sum(axis=1) * SIGN[self.strategy_of(request).order]
+        best_choice = int(np.lexsort((liked, choices.opened, _total(terms)))[0])
         of_choice = {name: float(values[best_choice]) for name, values in terms.items()}
         return _placement(state, choices, best_choice), of_choice
 
-    def _choices(self, rows: Rows, request: GpuRequest) -> tuple[Options, Mapping[str, NDArray[np.float64]]]:
+    def _choices(
+        self, rows: Rows, request: GpuRequest, room: Room | None
+    ) -> tuple[Options, Mapping[str, NDArray[np.float64]]]:
         """Every choice on rows that fit, and the terms of their costs."""
         strategy = self.strategy_of(request)
-        choices = options(
-            rows,
-            request,
-            tuple(self._fleet.sizes),
-            fills_first=strategy.fills_first,
-            order=strategy.order,
-        )
+        choices = options(rows, request, room, fills_first=strategy.fills_first, order=strategy.order)
         return choices, strategy.terms(choices, self._learned.by_strategy.get(strategy.name))
 
     def _opened_for(self, uid: str, nodes: Sequence[str], found: NDArray[np.int16]) -> list[str]:
@@ -415,10 +421,12 @@ def score_of(rank: int, equal: int = 1) -> int:
 
 
 def _total(terms: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float64]:
+    """The cost of each choice, in steps."""
     total, *others = terms.values()
     for term in others:
         total = total + term
-    return total
+    steps: NDArray[np.float64] = in_steps(total)
+    return steps
 
 
 def _placement(state: NodeState, choices: Options, choice: int) -> Placement:
@@ -427,7 +435,7 @@ def _placement(state: NodeState, choices: Options, choice: int) -> Placement:
         tuple(state.gpus[column] for column in columns if column >= 0),
         columns.count(-1),
         tuple(choices.mib[choice].tolist()),
-        int(choices.whole[choice]),
+        int(choices.whole[0, 0] - choices.whole[1, 0]) if not columns else 0,
     )
 
 
@@ -442,4 +450,4 @@ def _rejections(codes: NDArray[np.int16]) -> dict[str, int]:
 
 
 def _distinct(nodes: Sequence[str], codes: NDArray[np.int16]) -> list[str]:
-    return list(dict.fromkeys(name for name, code in zip(nodes, codes.tolist(), strict=True) if code == FITS))
+    return list(dict.fromkeys(compress(nodes, (codes == FITS).tolist())))

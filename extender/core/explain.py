@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, NamedTuple
 
+from extender.core.costs import in_steps
 from extender.core.decisions import Decisions, score_of
 from extender.core.fleet import has_gpus
 from extender.core.intree import blockers
@@ -151,7 +152,7 @@ def _judge(
         return verdict, None, {}
     if not request.asks_for_gpu and not has_gpus(state.inventory):
         return None, float("-inf"), {}
-    return None, sum(terms.values()), terms
+    return None, float(in_steps(sum(terms.values()))), terms
 
 
 def _shortfall(shortfall: Shortfall) -> Json:

@@ -30,10 +30,10 @@ CARD: Final = 5
 #: Index of that size in ``Fleet.sizes``, of the node's kind in ``Fleet.kinds``.
 SIZE: Final = 6
 KIND: Final = 7
-#: Code of the reason why no share, no whole GPU, no device at all is given out; 0 = none.
+#: Code of the reason why no share, no device at all, no whole GPU is given out; 0 = none.
 SHARE_REFUSED: Final = 8
-WHOLE_REFUSED: Final = 9
-CLOSED: Final = 10
+CLOSED: Final = 9
+WHOLE_REFUSED: Final = 10
 #: How a request for ``nvidia.com/gpu`` is judged: one of the three rules below.
 RULE: Final = 11
 #: Units of ``nvidia.com/gpu``, where they are not whole GPUs.
@@ -48,7 +48,7 @@ _FACTS: Final = 17
 
 #: Columns that belong together.
 ROOM: Final = slice(CPU, SLOTS + 1)
-REFUSALS: Final = [SHARE_REFUSED, CLOSED]
+REFUSALS: Final = slice(SHARE_REFUSED, CLOSED + 1)
 
 COUNT_WHOLE: Final = 0
 COUNT_UNITS: Final = 1
@@ -88,7 +88,14 @@ class Rows:
 
     def at(self, positions: Ints | slice) -> "Rows":
         """Those rows."""
-        return Rows(self.facts[positions], self.free[positions], self.size[positions], self.takes[positions])
+        if isinstance(positions, slice):
+            return Rows(self.facts[positions], self.free[positions], self.size[positions], self.takes[positions])
+        return Rows(
+            self.facts.take(positions, axis=0),
+            self.free.take(positions, axis=0),
+            self.size.take(positions, axis=0),
+            self.takes.take(positions, axis=0),
+        )
 
 
 class Fleet:
@@ -142,8 +149,8 @@ class Fleet:
             _index(self.sizes, card),
             _index(self.kinds, kind_of(inventory)),
             _share_refused(inventory),
-            CODE[inventory.unusable, False] if inventory.unusable is not None else 0,
             CODE[state.closed, False] if state.closed is not None else 0,
+            CODE[inventory.unusable, False] if inventory.unusable is not None else 0,
             _rule(inventory),
             clipped(state.node.allocatable.get(names.GPU_RESOURCE, 0)),
             inventory.whole_resource == names.GPU_RESOURCE,

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from extender.core.fleet import Ints
-from extender.core.options import Nodes
+from extender.core.options import Nodes, Options
 from extender.core.shapes import Shapes
 
 Floats = NDArray[np.float64]
@@ -36,6 +36,30 @@ class _Several:
     #: [rank of CPU, kind] → weight of those that fit beside that much CPU.
     weight: Floats
 
+    def roomy(self, nodes: Nodes, kind: Ints) -> tuple[Ints, Floats]:
+        """How many of each node's shared GPUs have room, and what is free on them, in GPUs."""
+        roomy = nodes.free >= self.mib[kind][:, None]
+        return roomy.sum(axis=1), (nodes.free * roomy).sum(axis=1) / nodes.card
+
+    def usable(self, rank: Ints, kind: Ints, whole: Ints, roomy: Ints, free: Floats) -> Floats:
+        """What they can use beside that much CPU, that many whole GPUs and shared ones with room."""
+        usable: Floats = self.weight[rank, kind] * (whole + roomy >= self.devices) * (whole + free)
+        return usable
+
+    def gained(self, options: Options, kind: Ints, rank: Ints) -> Floats:
+        """By how much what they can use grows with each choice."""
+        roomy, free = self.roomy(options.nodes, kind)
+        before = options.before(self.usable(rank[0], kind, options.whole[0], roomy, free))
+        kinds = options.before(kind)
+        mib = self.mib[kinds][:, None]
+        rest, hole = options.holes - options.mib, options.holes * (options.columns >= 0)
+        roomy = options.before(roomy) + ((rest >= mib) * 1 - (hole >= mib)).sum(axis=1)
+        card = options.before(options.nodes.card)
+        free = options.before(free) + (rest * (rest >= mib) - hole * (hole >= mib)).sum(axis=1) / card
+        after = self.usable(options.after(rank), kinds, options.after(options.whole), roomy, free)
+        gained: Floats = after - before
+        return gained
+
 
 @dataclass(frozen=True, slots=True)
 class Fragmentation:
@@ -54,24 +78,69 @@ class Fragmentation:
     #: Kinds that were known; nodes of any other count as useless for all.
     kinds: int
 
-    def usable(self, nodes: Nodes) -> Floats:
-        """Σ_k w_k · what k can use of the node, in GPUs."""
-        kind = np.minimum(nodes.kind, self.kinds)
-        cpu = self.cpu.searchsorted(nodes.cpu, "right")
-        free = nodes.free
-        rank = self.mib.searchsorted((kind << _KIND_SHIFT)[:, None] + free, "right") + kind[:, None]
-        found: Floats = (free * self.single[cpu[:, None], rank]).sum(axis=1) / nodes.card
-        found += nodes.whole * self.whole[cpu, kind, np.minimum(nodes.whole, self.whole.shape[2] - 1)]
-        for shape in self.several:
-            roomy = free >= shape.mib[kind][:, None]
-            enough = nodes.whole + roomy.sum(axis=1) >= shape.devices
-            usable = nodes.whole + (free * roomy).sum(axis=1) / nodes.card
-            found += shape.weight[cpu, kind] * enough * usable
-        return found
-
     def of(self, nodes: Nodes) -> Floats:
         """F of each node, in GPUs."""
-        return self.total * free_gpus(nodes) - self.usable(nodes)
+        kind = np.minimum(nodes.kind, self.kinds)
+        cpu, whole = nodes.cpu[None], nodes.whole[None]
+        rank = self._rank(cpu)
+        usable = self._usable(nodes, kind, rank, whole)[0]
+        for shape in self.several:
+            usable += shape.usable(rank, kind, whole, *shape.roomy(nodes, kind))[0]
+        useless: Floats = self.total * free_gpus(nodes) - usable
+        return useless
+
+    def change(self, options: Options, taken: Floats) -> Floats:
+        """F after each choice less F before: what the node's other GPUs lose with the CPU, and what the chosen lose.
+
+        ``taken``: what the choices take, in GPUs.
+        """
+        nodes = options.nodes
+        kind = np.minimum(nodes.kind, self.kinds)
+        rank = self._rank(options.cpu)
+        usable = self._usable(nodes, kind, rank, options.whole)
+        gained = options.after(usable) - options.before(usable[0])
+        if options.is_share:
+            gained += self._of_devices(options, kind, options.after(rank))
+        for shape in self.several:
+            gained += shape.gained(options, kind, rank)
+        change: Floats = -self.total * taken - gained
+        return change
+
+    def _usable(self, nodes: Nodes, kind: Ints, rank: Ints, whole: Ints) -> Floats:
+        """Σ_k w_k · what k can use of each node beside that much CPU and that many whole GPUs (one row for each case),
+        for shapes of one device or whole GPUs."""
+        hole = self._hole(kind[:, None], nodes.free)
+        shared = _at(self.single, rank[:, :, None], hole) * nodes.free
+        kinds, most = self.whole.shape[1:]
+        # Below no GPU: opening more than are free is nobody's choice, and its entry is not read.
+        weights = self.whole.take((rank * kinds + kind) * most + np.minimum(whole, most - 1), mode="clip")
+        usable: Floats = np.add.reduce(shared, axis=2) / nodes.card + whole * weights
+        return usable
+
+    def _of_devices(self, options: Options, kind: Ints, rank: Ints) -> Floats:
+        """What shapes of one device gain by the rest of the chosen GPUs, less what they lose by the holes before."""
+        rank = rank[:, None]
+        kinds = options.before(kind)[:, None]
+        rest = options.holes - options.mib
+        # A GPU that is opened was no hole before: it was a whole GPU.
+        hole = options.holes * (options.columns >= 0)
+        change = _at(self.single, rank, self._hole(kinds, rest)) * rest
+        change -= _at(self.single, rank, self._hole(kinds, hole)) * hole
+        gained: Floats = np.add.reduce(change, axis=1) / options.before(options.nodes.card)
+        return gained
+
+    def _rank(self, cpu: Ints) -> Ints:
+        return self.cpu.searchsorted(cpu, "right")
+
+    def _hole(self, kind: Ints, mib: Ints) -> Ints:
+        """Column of ``single``."""
+        return self.mib.searchsorted((kind << _KIND_SHIFT) + mib, "right") + kind
+
+
+def _at(table: Floats, row: Ints, column: Ints) -> Floats:
+    """The entries of a table; much faster than by two indices."""
+    found: Floats = table.take(row * table.shape[1] + column)
+    return found
 
 
 def free_gpus(nodes: Nodes) -> Floats:

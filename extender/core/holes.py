@@ -37,6 +37,16 @@ def hole_values(demand: Mapping[int, float]) -> Floats:
     return values
 
 
+def waste_of(demand: Mapping[int, float], values: Floats) -> float:
+    """The part of the GPUs that stays useless when the demand is served with as few of them as possible.
+
+    By duality that many GPUs are what the demand is worth at these values.
+    """
+    gpus = sum(weight * float(values[size]) for size, weight in demand.items())
+    asked = sum(weight * size for size, weight in demand.items()) / GRID
+    return max(0.0, 1 - asked / gpus) if gpus else 0.0
+
+
 def _prices(sizes: NDArray[np.int64], weights: Floats) -> Floats:
     """The dual prices of the sizes, by the revised simplex method on patterns."""
     inverse = np.diag(1.0 / (GRID // sizes))

@@ -16,7 +16,7 @@ from extender.core import fleet, names
 from extender.core.codes import CODE, FITS, UNKNOWN_NODE
 from extender.core.fleet import Ints, Rows
 from extender.core.placement import RESERVATION_NEEDS
-from extender.core.requests import GpuRequest
+from extender.core.requests import GpuRequest, Share
 
 Codes = NDArray[np.int16]
 Flags = NDArray[np.bool_]
@@ -34,7 +34,8 @@ class Order(Enum):
     BY_ID = "by id"
 
 
-_SIGN: Final = {Order.TIGHTEST: 1, Order.EMPTIEST: -1, Order.BY_ID: 0}
+#: What makes free MiB a key of that order.
+SIGN: Final = {Order.TIGHTEST: 1, Order.EMPTIEST: -1, Order.BY_ID: 0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,47 +72,97 @@ class Nodes:
 class Options:
     """The choices of one request, sorted by node.
 
-    On one node the GPUs that exist come before a new one, in the order that the strategy likes.
+    What a node's rest is after a choice depends on the choice only by how many GPUs it opens: ``cpu`` and ``whole``
+    have one row for before ([0]) and one for after with i GPUs opened ([1 + i]).
     """
 
-    #: The nodes before, then one entry for each choice: its node after.
-    states: Nodes
-    #: Which of the nodes before each choice is on.
+    #: The nodes before.
+    nodes: Nodes
+    #: Free CPU in milli and free whole GPUs of each node, before and after.
+    cpu: Ints
+    whole: Ints
+    #: Which of the nodes each choice is on, and how many GPUs it opens there.
     node: Ints
+    opened: Ints
     #: For each device of a share: the shared GPU's column, or -1 for a new one; existing ones first.
     columns: Ints
     #: For each device: MiB free there before, and MiB taken.
     holes: Ints
     mib: Ints
-    #: Whole GPUs taken, besides those opened for shares.
-    whole: Ints
 
     @property
-    def opened(self) -> Ints:
-        """How many GPUs each choice opens."""
-        opened: Ints = (self.columns < 0).sum(axis=1)
-        return opened
+    def is_share(self) -> bool:
+        """Whether the choices are parts of GPUs."""
+        return bool(self.columns.shape[1])
 
     def before(self, values: NDArray[Any]) -> NDArray[Any]:
-        """Of values of ``states``, those of each choice's node before."""
-        return values[self.node]
+        """Of values of the nodes, those of each choice's."""
+        return values.take(self.node)
 
     def after(self, values: NDArray[Any]) -> NDArray[Any]:
-        """Of values of ``states``, those after each choice."""
-        return values[len(values) - len(self.node) :]
+        """Of values with a row for before and each number of GPUs opened, those after each choice."""
+        found: NDArray[Any] = values.take((1 + self.opened) * values.shape[1] + self.node)
+        return found
+
+    def taken(self) -> NDArray[np.float64]:
+        """What each choice takes, in GPUs."""
+        whole = self.before(self.whole[0]) - self.after(self.whole) - self.opened
+        taken: NDArray[np.float64] = whole + np.add.reduce(self.mib, axis=1) / self.before(self.nodes.card)
+        return taken
 
 
-def codes(rows: Rows, request: GpuRequest, sizes: Sequence[int]) -> Codes:
+@dataclass(frozen=True, slots=True)
+class Room:
+    """How much room there is for a share, for each row."""
+
+    #: MiB on each shared GPU, and whether it has room for them.
+    mib: Ints
+    roomy: Flags
+    #: How many GPUs have.
+    found: Ints
+    #: MiB on a GPU that is opened.
+    new_mib: Ints
+    #: How many reservation pods there is room for beside the pod itself; how many GPUs can be opened.
+    reservations: Ints
+    openable: Ints
+
+    @classmethod
+    def of(cls, rows: Rows, request: GpuRequest, sizes: Sequence[int]) -> "Room | None":
+        """None where the request is for no share."""
+        share = request.share
+        if share is None:
+            return None
+        amounts = np.array([fleet.clipped(share.mib_of(size)) for size in sizes], np.int64)
+        mib = amounts.take(rows.size)
+        roomy = (rows.free >= mib) & ((rows.takes & fleet.MODE_BIT[share.compute_mode]) != 0)
+        own = [fleet.clipped(request.resources.get(resource, 0)) for resource in (names.CPU, names.MEMORY)]
+        reservations = np.minimum.reduce((rows.facts[:, fleet.ROOM] - [*own, 1]) // _RESERVATION, axis=1)
+        reservations *= rows.facts[:, fleet.BARRED] == 0
+        openable = np.maximum(np.minimum(reservations, rows.facts[:, fleet.WHOLE]), 0)
+        new_mib = amounts.take(rows.facts[:, fleet.SIZE])
+        return cls(mib, roomy, np.add.reduce(roomy, axis=1), new_mib, np.maximum(reservations, 0), openable)
+
+    def at(self, positions: Ints) -> "Room":
+        """Of those rows."""
+        return Room(
+            self.mib.take(positions, axis=0),
+            self.roomy.take(positions, axis=0),
+            self.found.take(positions),
+            self.new_mib.take(positions),
+            self.reservations.take(positions),
+            self.openable.take(positions),
+        )
+
+
+def codes(rows: Rows, request: GpuRequest, room: Room | None) -> Codes:
     """FITS or the code of the reason that ``fit`` would give, for each row.
 
     ``request`` asks for a share, for ``nvidia.com/gpu``, or for no GPU at all.
     """
     if request.share is not None:
-        found = _share_codes(rows, request, sizes)
-    elif request.gpus:
-        found = _whole_codes(rows, request.whole_gpus)
-    else:
-        found = np.zeros(len(rows), np.int16)
+        assert room is not None
+        return _share_codes(rows, request.share, room)
+    found = _whole_codes(rows, request.whole_gpus) if request.gpus else np.zeros(len(rows), np.int16)
     found[rows.facts[:, fleet.KNOWN] == 0] = UNKNOWN_NODE
     return found
 
@@ -131,35 +182,36 @@ def _whole_codes(rows: Rows, count: int) -> Codes:
         (facts[:, fleet.WHOLE] < count, CODE["WholeGpus", True]),
     )
     rule = facts[:, fleet.RULE]
-    whole[rule != fleet.COUNT_WHOLE] = FITS
-    short = (rule == fleet.COUNT_UNITS) & (facts[:, fleet.UNITS] < count)
-    whole[short] = CODE["UnitCount", False]
+    if np.count_nonzero(rule):
+        whole[rule != fleet.COUNT_WHOLE] = FITS
+        short = (rule == fleet.COUNT_UNITS) & (facts[:, fleet.UNITS] < count)
+        whole[short] = CODE["UnitCount", False]
     return whole
 
 
-def _share_codes(rows: Rows, request: GpuRequest, sizes: Sequence[int]) -> Codes:
+def _share_codes(rows: Rows, share: Share, room: Room) -> Codes:
     facts = rows.facts
-    share = request.share
-    assert share is not None
-    roomy, _ = _roomy(rows, request, sizes)
-    missing = np.maximum(0, fleet.clipped(share.devices) - roomy.sum(axis=1))
+    devices = fleet.clipped(share.devices)
+    missing = devices - room.found
+    short = missing > room.openable
+    never = (facts[:, fleet.GPUS] < devices) | (room.new_mib > facts[:, fleet.CARD])
     found = np.zeros(len(rows), np.int16)
-    found[_openable(rows, request) < missing] = CODE["ReservationRoom", True]
-    found[(facts[:, fleet.BARRED] != 0) & (missing > 0)] = CODE["ReservationFailed", False]
-    found[missing > facts[:, fleet.WHOLE]] = CODE["GpuMemory", True]
-    never = (facts[:, fleet.GPUS] < share.devices) | (_new_mib(rows, request, sizes) > facts[:, fleet.CARD])
-    if not (never.any() or facts[:, fleet.REFUSALS].any()):
+    if np.count_nonzero(short):
+        found[short] = CODE["ReservationRoom", True]
+        found[(facts[:, fleet.BARRED] != 0) & (missing > 0)] = CODE["ReservationFailed", False]
+        found[missing > np.maximum(facts[:, fleet.WHOLE], 0)] = CODE["GpuMemory", True]
+    if not (np.count_nonzero(never) or np.count_nonzero(facts[:, fleet.REFUSALS])):
         return found
     return _first(
         (facts[:, fleet.SHARE_REFUSED], None),
-        (facts[:, fleet.GPUS] < share.devices, CODE["GpuCount", False]),
+        (facts[:, fleet.GPUS] < devices, CODE["GpuCount", False]),
         (never, CODE["GpuTooSmall", False]),
         (facts[:, fleet.CLOSED], None),
-        (found.astype(np.int64), None),
+        (found, None),
     )
 
 
-def _first(*checks: tuple[Ints | Flags, int | None]) -> Codes:
+def _first(*checks: tuple[NDArray[Any], int | None]) -> Codes:
     """The code of the first check that holds; without a code of its own a check's values are codes."""
     found = np.zeros(len(checks[0][0]), np.int16)
     for values, code in reversed(checks):
@@ -167,120 +219,83 @@ def _first(*checks: tuple[Ints | Flags, int | None]) -> Codes:
     return found
 
 
-def _openable(rows: Rows, request: GpuRequest) -> Ints:
-    """How many reservation pods there is room for beside the pod itself, where they may be opened."""
-    own = [fleet.clipped(request.resources.get(resource, 0)) for resource in (names.CPU, names.MEMORY)]
-    most: Ints = ((rows.facts[:, fleet.ROOM] - [*own, 1]) // _RESERVATION).min(axis=1)
-    openable: Ints = np.maximum(most, 0) * (rows.facts[:, fleet.BARRED] == 0)
-    return openable
-
-
-def _amounts(request: GpuRequest, sizes: Sequence[int]) -> Ints:
-    """MiB on one device, for each size of GPU."""
-    share = request.share
-    assert share is not None
-    return np.array([fleet.clipped(share.mib_of(size)) for size in sizes], np.int64)
-
-
-def _new_mib(rows: Rows, request: GpuRequest, sizes: Sequence[int]) -> Ints:
-    amounts: Ints = _amounts(request, sizes)[rows.facts[:, fleet.SIZE]]
-    return amounts
-
-
-def _roomy(rows: Rows, request: GpuRequest, sizes: Sequence[int]) -> tuple[Flags, Ints]:
-    """Which shared GPUs have room, and how much the share takes there."""
-    share = request.share
-    assert share is not None
-    mib = _amounts(request, sizes)[rows.size]
-    return ((rows.takes & fleet.MODE_BIT[share.compute_mode]) != 0) & (rows.free >= mib), mib
-
-
-def options(rows: Rows, request: GpuRequest, sizes: Sequence[int], *, fills_first: bool, order: Order) -> Options:
+def options(rows: Rows, request: GpuRequest, room: Room | None, *, fills_first: bool, order: Order) -> Options:
     """Every choice on nodes that fit: at least one on each.
 
     ``fills_first``: a GPU is opened only where the shared ones do not suffice. A share on one device may take each
     GPU that has room; one on several takes them in ``order``.
     """
-    if request.share is None:
+    if request.share is None or room is None:
         return _no_share(rows, request)
     if request.share.devices == 1:
-        return _one_device(rows, request, sizes, fills_first, order)
-    return _several_devices(rows, request, sizes, fills_first, order)
+        return _one_device(rows, request, room, fills_first)
+    return _several_devices(rows, request, room, fills_first, order)
 
 
 def _no_share(rows: Rows, request: GpuRequest) -> Options:
-    node = np.arange(len(rows))
     whole = fleet.clipped(request.whole_gpus) * rows.facts[:, fleet.OWN]
-    facts = np.concatenate((rows.facts, rows.facts))
-    free = np.concatenate((rows.free, rows.free))
-    facts[len(rows) :, fleet.CPU] -= fleet.clipped(request.cpu_milli)
-    facts[len(rows) :, fleet.WHOLE] -= whole
-    nothing = np.zeros((len(rows), 0), np.int64)
-    return Options(Nodes.of(facts, free), node, nothing, nothing, nothing, whole)
+    none = np.zeros((len(rows), 0), np.int64)
+    return _options(rows, request, np.arange(len(rows)), np.zeros(len(rows), np.int64), none, none, none, whole)
 
 
-def _one_device(rows: Rows, request: GpuRequest, sizes: Sequence[int], fills_first: bool, order: Order) -> Options:
-    roomy, mib = _roomy(rows, request, sizes)
-    width = roomy.shape[1]
-    allowed = np.empty((len(rows), width + 1), bool)
-    allowed[:, :width] = roomy
-    allowed[:, width] = (rows.facts[:, fleet.WHOLE] > 0) & (_openable(rows, request) > 0)
+def _one_device(rows: Rows, request: GpuRequest, room: Room, fills_first: bool) -> Options:
+    new = room.openable > 0
     if fills_first:
-        allowed[:, width] &= ~roomy.any(axis=1)
-    node, column = np.nonzero(allowed)
-    fresh = column == width
-    columns = np.where(fresh, -1, column)
-    amounts = np.where(fresh, _new_mib(rows, request, sizes)[node], mib[node, columns])
-    if order is not Order.BY_ID:
-        in_order = np.lexsort((np.where(fresh, fleet.LARGEST, _keys(rows, order)[node, columns]), node))
-        columns, amounts = columns[in_order], amounts[in_order]
-    return _with_devices(rows, request, node, columns[:, None], amounts[:, None])
-
-
-def _keys(rows: Rows, order: Order) -> Ints:
-    """Smaller goes first; equal ones by column."""
-    return rows.free * _SIGN[order]
-
-
-def _several_devices(rows: Rows, request: GpuRequest, sizes: Sequence[int], fills_first: bool, order: Order) -> Options:
-    share = request.share
-    assert share is not None
-    roomy, mib = _roomy(rows, request, sizes)
-    in_order = np.argsort(np.where(roomy, _keys(rows, order), fleet.LARGEST), axis=1, kind="stable")
-    found = roomy.sum(axis=1)
-    openable = np.minimum(_openable(rows, request), rows.facts[:, fleet.WHOLE])
-    new_mib = _new_mib(rows, request, sizes)
-    nodes, columns, amounts = [], [], []
-    for on in range(min(share.devices, roomy.shape[1]), -1, -1):
-        enough = (found >= on) & (share.devices - on <= openable | (on == share.devices))
-        node = np.flatnonzero(enough & (found <= on) if fills_first and on < share.devices else enough)
-        chosen = in_order[node, :on]
-        fresh = (len(node), share.devices - on)
-        nodes.append(node)
-        columns.append(np.column_stack((chosen, np.full(fresh, -1))))
-        amounts.append(np.column_stack((mib[node[:, None], chosen], np.repeat(new_mib[node, None], fresh[1], 1))))
-    node = np.concatenate(nodes)
-    by_node = np.argsort(node, kind="stable")
-    return _with_devices(
-        rows, request, node[by_node], np.concatenate(columns)[by_node], np.concatenate(amounts)[by_node]
+        new &= room.found == 0
+    # A GPU that can be opened is one more column, and its hole is the whole card.
+    allowed, holes, mib = (
+        np.concatenate((shared, opened[:, None]), axis=1)
+        for shared, opened in (
+            (room.roomy, new), (rows.free, rows.facts[:, fleet.CARD]), (room.mib, room.new_mib)
+        )
+    )  # fmt: skip
+    node, column = allowed.nonzero()
+    opened = column == rows.free.shape[1]
+    at = node * allowed.shape[1] + column
+    columns = np.where(opened, -1, column)
+    return _options(
+        rows, request, node, opened.astype(np.int64), columns[:, None], holes.take(at)[:, None], mib.take(at)[:, None]
     )
 
 
-def _with_devices(rows: Rows, request: GpuRequest, node: Ints, columns: Ints, mib: Ints) -> Options:
-    count, width = rows.free.shape
-    fresh = columns < 0
-    opened = fresh.sum(axis=1)
-    facts = np.concatenate((rows.facts, rows.facts[node]))
-    free = np.zeros((len(facts), width + columns.shape[1]), np.int64)
-    free[:count, :width] = rows.free
-    after = free[count:]
-    after[:, :width] = rows.free[node]
-    # New GPUs get the columns behind the existing ones, each full until the share is taken off.
-    after[:, width:] = fresh * facts[count:, fleet.CARD, None]
-    column = np.where(fresh, width + np.arange(columns.shape[1]), columns)
-    choice = np.arange(len(node))[:, None]
-    holes = after[choice, column]
-    after[choice, column] = holes - mib
-    facts[count:, fleet.CPU] -= fleet.clipped(request.cpu_milli) + RESERVATION_NEEDS[names.CPU] * opened
-    facts[count:, fleet.WHOLE] -= opened
-    return Options(Nodes.of(facts, free), node, columns, holes, mib, np.zeros(len(node), np.int64))
+def _several_devices(rows: Rows, request: GpuRequest, room: Room, fills_first: bool, order: Order) -> Options:
+    assert request.share is not None
+    devices = request.share.devices
+    in_order = np.argsort(np.where(room.roomy, rows.free * SIGN[order], fleet.LARGEST), axis=1, kind="stable")
+    found = room.found
+    nodes, columns = [], []
+    for on in range(min(devices, room.roomy.shape[1]), -1, -1):
+        enough = (found >= on) & (devices - on <= room.openable | (on == devices))
+        node = np.flatnonzero(enough & (found <= on) if fills_first and on < devices else enough)
+        nodes.append(node)
+        columns.append(np.column_stack((in_order[node, :on], np.full((len(node), devices - on), -1))))
+    node, column = np.concatenate(nodes), np.concatenate(columns)
+    by_node = np.argsort(node, kind="stable")
+    node, column = node[by_node], column[by_node]
+    new = column < 0
+    holes = np.where(new, rows.facts[node, fleet.CARD, None], rows.free[node[:, None], column])
+    mib = np.where(new, room.new_mib[node, None], room.mib[node[:, None], column])
+    return _options(rows, request, node, new.sum(axis=1), column, holes, mib)
+
+
+def _options(  # noqa: PLR0913, PLR0917 - the fields of Options
+    rows: Rows,
+    request: GpuRequest,
+    node: Ints,
+    opened: Ints,
+    columns: Ints,
+    holes: Ints,
+    mib: Ints,
+    whole: Ints | int = 0,
+) -> Options:
+    """``whole``: GPUs taken whole on each node."""
+    nodes = Nodes.of(rows.facts, rows.free)
+    most = columns.shape[1]
+    # One row for before and one for each number of GPUs opened.
+    opening = np.arange(-1, most + 1)[:, None]
+    opening[0] = 0
+    cpu = nodes.cpu - RESERVATION_NEEDS[names.CPU] * opening
+    cpu[1:] -= fleet.clipped(request.cpu_milli)
+    left = nodes.whole - opening
+    left[1:] -= whole
+    return Options(nodes, cpu, left, node, opened, columns, holes, mib)

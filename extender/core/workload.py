@@ -13,7 +13,7 @@ LEAST: Final = 1 / 64
 #: Learning starts with the 8th pod and follows the pods closely while they are few.
 FIRST: Final = 8
 #: From then on what has been learned is at most this many pods old.
-EVERY: Final = 200
+EVERY: Final = 500
 
 
 class Workload:
@@ -51,7 +51,7 @@ class Workload:
             self._prune()
 
     def is_due(self) -> bool:
-        """Whether enough is new to learn again: after 8, 16, 32, … pods, then every 200."""
+        """Whether enough is new to learn again: after 8, 16, … 512 pods, then every 500."""
         wait = max(FIRST, min(self._refreshed, EVERY))
         return self.arrivals >= self._refreshed + wait
 

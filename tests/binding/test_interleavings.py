@@ -176,13 +176,17 @@ async def play(scene: Scene, choices: Sequence[int], interruptions: int) -> Turn
 
 
 async def _afterwards(scene: Scene, cluster: EmbeddedCluster, turns: Turns, pods: Sequence[Pod]) -> None:
-    """A third extender goes on; then the rest lands. What fits runs in the end."""
+    """A third extender goes on, with its background work; then the rest lands. What fits runs in the end."""
     last = Process(cluster)
     for _ in range(2):
         for pod in pods:
             await last.bind(pod, "n")
             assert violations(cluster, CARD, scene.gpus) == [], turns
         await turns.land_all()
+        assert violations(cluster, CARD, scene.gpus) == [], turns
+        # The background work ends what was interrupted: entries that nobody answers for, closes.
+        for last.now in (last.now, last.now + 30, last.now + 60):
+            await last.reconciler.once()
         assert violations(cluster, CARD, scene.gpus) == [], turns
     last.decisions.ledger.check()
     assert any((cluster.find("default", pod["metadata"]["name"]) or pod)["spec"].get("nodeName") for pod in pods), turns

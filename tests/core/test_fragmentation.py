@@ -1,5 +1,6 @@
 """Fragmentation by tables is fragmentation by its definition."""
 
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -7,11 +8,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from extender.core.fleet import Kind
+from extender.core.decisions import Decisions, Policy
+from extender.core.fleet import CPU, Fleet, Kind
 from extender.core.fragmentation import fragmentation_of, free_gpus, usable_by_shape
-from extender.core.options import Nodes
-from extender.core.requests import Share
+from extender.core.nodereader import read_nodes
+from extender.core.options import Nodes, Order, Room, options
+from extender.core.placement import Shortfall, fit
+from extender.core.requests import GpuRequest, Share
 from extender.core.shapes import Shape, Shapes
+from extender.core.values import PodOnNode, Reservation, ShareOnGpu
+from tests.builders import PodBuilder, make_node, make_pod
 
 KINDS = (Kind("A", 1000, True), Kind("B", 500, True), Kind("A", 1000, False))
 
@@ -75,6 +81,58 @@ def test_usable_by_shape_adds_up_what_is_not_fragmented(
     for shape, usable in zip(asked, found.tolist(), strict=True):
         useless = sum(by_definition(shape, node) for node in nodes) if shape.devices else free
         assert usable == pytest.approx(free - useless, abs=1e-9)
+
+
+requests = st.one_of(
+    st.builds(lambda mib, d: make_pod().gpu_memory(mib).num_devices(d), st.integers(1, 499), st.integers(1, 3)),
+    st.builds(lambda count: make_pod().gpus(count), st.integers(1, 3)),
+    st.just(make_pod().container("main", requests={"cpu": "100m"})),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.dictionaries(shapes, st.floats(0.1, 5), max_size=8), st.lists(st.integers(1, 700), max_size=3), requests,
+    st.integers(2, 7),
+)  # fmt: skip
+def test_the_change_is_what_the_definition_says_of_the_node_after(
+    weights: dict[Shape, float], held: list[int], pod: PodBuilder, cpu: int
+) -> None:
+    """On a node of four GPUs of which some are shared: every choice against the node as it would stand."""
+    weights = {replace(shape, cpu=50 * shape.cpu): weight for shape, weight in weights.items()}
+    fleet = Fleet()
+    decisions = Decisions(Policy(), claim_ttl=1, timer=lambda: 0.0)
+    (node,) = read_nodes([make_node("n").gpus(4, mib=1000, product="A").cpu(f"{50 * cpu}m").build()])
+    decisions.ledger.put_node(node)
+    for index, mib in enumerate(held):
+        decisions.ledger.put_reservation(Reservation(f"g{index}", "n", device=f"d{index}", memory_mib=1000))
+        shares = (ShareOnGpu(f"g{index}", f"d{index}", mib),)
+        decisions.ledger.observe(PodOnNode(f"h{index}", "d", f"h{index}", "n", {}, shares))
+    state = decisions.ledger.state("n")
+    request = GpuRequest.from_pod(pod.build())
+    assert state is not None
+    assert isinstance(request, GpuRequest)
+    if isinstance(fit(state, request), Shortfall):
+        return
+    row = fleet.row(state)
+    room = Room.of(row, request, tuple(fleet.sizes))
+    choices = options(row, request, room, fills_first=False, order=Order.TIGHTEST)
+    found = fragmentation_of(Shapes.of(tuple(weights), KINDS), np.array(list(weights.values()), float)).change(
+        choices, choices.taken()
+    )
+    free = [gpu.free_mib for gpu in state.gpus]
+    before = (int(row.facts[0, CPU]), state.whole_free, free, 0)
+    for index, columns in enumerate(choices.columns.tolist()):
+        rests = (choices.holes - choices.mib)[index].tolist()
+        shared = [*free, *(rest for column, rest in zip(columns, rests, strict=True) if column < 0)]
+        for column, rest in zip(columns, rests, strict=True):
+            if column >= 0:
+                shared[column] = rest
+        opened = columns.count(-1)
+        left = int(row.facts[0, CPU]) - request.cpu_milli - 50 * opened
+        after = (left, state.whole_free - opened - request.whole_gpus, shared, 0)
+        expected = sum(w * (by_definition(s, after) - by_definition(s, before)) for s, w in weights.items())
+        assert found[index] == pytest.approx(expected, abs=1e-9)
 
 
 def test_a_node_of_a_kind_that_came_later_is_useless_for_all() -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from extender.core import names
 from extender.core.decisions import Decisions, Policy
-from extender.core.holes import GRID, hole_values
+from extender.core.holes import GRID, hole_values, waste_of
 from extender.core.learned import refresh
 from extender.core.models import PRODUCT_LABEL, Products, by_names, by_spec
 from extender.core.nodereader import read_nodes
@@ -81,6 +81,11 @@ class TestHoleValues:
         values = hole_values({500: 3.0})
         assert values[499] == 0
         assert values[500] == values[999] == pytest.approx(0.5)
+
+    def test_the_waste_is_what_the_best_packing_leaves(self) -> None:
+        assert waste_of({400: 5.0}, hole_values({400: 5.0})) == pytest.approx(0.2)
+        assert waste_of({400: 1.0, 600: 1.0}, hole_values({400: 1.0, 600: 1.0})) == pytest.approx(0, abs=1e-6)
+        assert waste_of({}, hole_values({})) == 0
 
     def test_a_rare_filler_is_worth_nothing_where_the_large_ones_leave_enough_room(self) -> None:
         # Every 0.7 leaves 0.3: with few 0.2 about, such a hole is worth nothing.

@@ -12,7 +12,7 @@ from extender.core.codes import CODE, FITS
 from extender.core.decisions import Decisions, Policy
 from extender.core.fleet import Fleet
 from extender.core.nodereader import read_nodes
-from extender.core.options import Order, codes, is_plain, options
+from extender.core.options import Options, Order, Room, codes, is_plain, options
 from extender.core.placement import Placement, Shortfall, fit
 from extender.core.requests import GpuRequest
 from extender.core.strategies import STRATEGIES
@@ -106,11 +106,18 @@ def test_codes_say_what_fit_says(cluster: list[str], arrivals: list[Any], strate
         fleet.put(position, state)
     if not is_plain(request):
         return
-    found = codes(fleet.rows(len(states)), request, tuple(fleet.sizes)).tolist()
+    rows = fleet.rows(len(states))
+    found = codes(rows, request, Room.of(rows, request, tuple(fleet.sizes))).tolist()
     for state, code in zip(states, found, strict=True):
         verdict = fit(state, request)
         expected = CODE[verdict.reason, verdict.resolvable] if isinstance(verdict, Shortfall) else FITS
         assert code == expected, (state.name, verdict)
+
+
+def options_of(state: NodeState, request: GpuRequest, *, fills_first: bool, order: Order) -> Options:
+    fleet = Fleet()
+    row = fleet.row(state)
+    return options(row, request, Room.of(row, request, tuple(fleet.sizes)), fills_first=fills_first, order=order)
 
 
 @settings(max_examples=60, deadline=None)
@@ -126,17 +133,15 @@ def test_every_node_that_fits_has_a_possible_choice(
         verdict = fit(state, request)
         if isinstance(verdict, Shortfall):
             continue
-        fleet = Fleet()
-        choices = options(fleet.row(state), request, tuple(fleet.sizes), fills_first=fills_first, order=order)
+        choices = options_of(state, request, fills_first=fills_first, order=order)
         assert len(choices.node) >= 1
-        after = choices.after(choices.states.free)
-        assert (after >= 0).all()
-        assert (choices.after(choices.states.whole) >= 0).all()
+        assert (choices.holes >= choices.mib).all()
+        assert (choices.after(choices.whole) >= 0).all()
         for columns in choices.columns.tolist():
             assert len({c for c in columns if c >= 0}) == len([c for c in columns if c >= 0]), "a GPU is chosen twice"
         if fills_first:
             assert set(choices.opened.tolist()) == {verdict.new}, "opened although a shared GPU has room"
-        if order is Order.TIGHTEST and fills_first and request.share is not None and verdict.on:
+        if order is Order.TIGHTEST and fills_first and request.share is not None and request.share.devices > 1:
             first = [state.gpus[c].free_mib for c in choices.columns[0].tolist() if c >= 0]
             assert first == [gpu.free_mib for gpu in verdict.on]
 
@@ -144,15 +149,14 @@ def test_every_node_that_fits_has_a_possible_choice(
 def test_taking_what_a_choice_says_gives_the_state_it_says() -> None:
     decisions = filled(["plain"], [make_pod("a").gpu_memory(300), make_pod("b").gpus(1)], names.BINPACK)
     state = next(decisions.ledger.snapshot())
-    fleet = Fleet()
     request = parsed(make_pod().gpu_memory(200).container("main", requests={"cpu": "1"}).build())
-    choices = options(fleet.row(state), request, tuple(fleet.sizes), fills_first=False, order=Order.TIGHTEST)
+    choices = options_of(state, request, fills_first=False, order=Order.TIGHTEST)
     assert choices.columns.tolist() == [[0], [-1]]
     assert choices.holes.tolist() == [[700], [1000]]
-    assert choices.after(choices.states.free).tolist() == [[500, 0], [700, 800]]
-    assert choices.after(choices.states.whole).tolist() == [2, 1]
-    before = choices.states.cpu[0]
-    assert (before - choices.after(choices.states.cpu)).tolist() == [1000, 1050]
+    assert choices.after(choices.whole).tolist() == [2, 1]
+    before = choices.nodes.cpu[0]
+    assert (before - choices.after(choices.cpu)).tolist() == [1000, 1050]
+    assert choices.taken().tolist() == [0.2, 0.2]
 
 
 @pytest.mark.parametrize(("devices", "barred"), [(1, True), (2, True), (1, False)])
@@ -163,7 +167,8 @@ def test_no_choice_opens_a_gpu_on_a_barred_node(devices: int, barred: bool) -> N
     fleet = Fleet()
     request = parsed(make_pod().gpu_memory(200).num_devices(devices).build())
     rows = fleet.row(next(decisions.ledger.snapshot()))
-    choices = options(rows, request, tuple(fleet.sizes), fills_first=False, order=Order.TIGHTEST)
+    room = Room.of(rows, request, tuple(fleet.sizes))
+    choices = options(rows, request, room, fills_first=False, order=Order.TIGHTEST)
     assert (choices.opened.sum() == 0) == barred
 
 

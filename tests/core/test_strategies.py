@@ -9,6 +9,7 @@ from extender.core.decisions import Decisions, Policy
 from extender.core.nodereader import read_nodes
 from extender.core.placement import Placement
 from extender.core.requests import GpuRequest
+from extender.core.strategies.adaptive import SCARCE_MODEL
 from tests.builders import NodeBuilder, make_node, make_pod
 
 
@@ -114,7 +115,7 @@ class TestAdaptive:
         state = decisions.ledger.state("a")
         assert state is not None
         _, terms = decisions.place(state, request_of(make_pod().gpu_memory(600)))
-        assert set(terms) == {"fragmentation", "value of its hole", "GPUs without CPU"}
+        assert set(terms) == {"fragmentation", "value of its hole", "GPUs without CPU", "GPUs opened"}
 
     def test_before_anything_is_learned_it_fills_the_fullest_gpu(self) -> None:
         decisions = cluster(names.ADAPTIVE, gpus("a"), gpus("b"), gpus("c"))
@@ -138,6 +139,32 @@ class TestAdaptive:
             decisions.saw(named.uid(f"n{index}").build())
             decisions.saw(make_pod().uid(f"s{index}").gpus(1).build())
         assert order(decisions, make_pod().gpus(1)) == ["b", "a"]
+
+    @pytest.mark.parametrize("mib", [250, 300, 400, 500])
+    def test_one_kind_of_pod_opens_a_gpu_only_where_none_has_room(self, mib: int) -> None:
+        """Two 400 leave 200 that nobody can use: that is no reason to open a GPU for each."""
+        decisions = cluster(names.ADAPTIVE, *(gpus(f"n{i}") for i in range(4)))
+        pod = make_pod().gpu_memory(mib)
+        for index in range(30):
+            (best, *_) = order(decisions, pod.uid(f"u{index}"))
+            hold(decisions, best, pod)
+            decisions.claims.end(f"u{index}")
+            decisions.saw(pod.uid(f"seen{index}").build())
+        opened = sum(len(state.gpus) for state in decisions.ledger.snapshot())
+        assert opened == -(-30 // (1000 // mib))
+
+    def test_a_model_in_overload_drives_nobody_onto_the_nodes_that_large_pods_need(self) -> None:
+        """However much is asked of a model: a GPU of it that is taken costs one GPU."""
+        decisions = cluster(names.ADAPTIVE, gpus("a", 2, product="A"), gpus("b", 8, product="B"))
+        bound = make_pod().gpus(1).spec(nodeSelector={"nvidia.com/gpu.product": "A"})
+        hold(decisions, "a", make_pod().gpus(1))
+        for index in range(40):
+            decisions.saw(bound.uid(f"a{index}").build())
+        decisions.catch_up()
+        state = decisions.ledger.state("a")
+        assert state is not None
+        _, terms = decisions.place(state, request_of(make_pod().gpus(1)))
+        assert terms["scarcity of the GPU model"] == pytest.approx(SCARCE_MODEL)
 
     def test_leaves_gpus_where_cpu_can_feed_them(self) -> None:
         decisions = cluster(names.ADAPTIVE, gpus("a").cpu(8), gpus("b").cpu(64))

@@ -59,9 +59,13 @@ class Wish(NamedTuple):
         return parse_quantity(said.value) if said else Fraction(0)
 
 
-def read(annotations: Json) -> Wish | None:
+def ours(annotations: Json) -> Json:
+    """Those that concern us."""
+    return {key: value for key, value in annotations.items() if isinstance(key, str) and _is_ours(key)}
+
+
+def read(ours: Json) -> Wish | None:
     """The wish, or None without any annotation of ours; ``InputError`` for the first one not of its form."""
-    ours = {key: value for key, value in annotations.items() if isinstance(key, str) and _is_ours(key)}
     if not ours:
         return None
     pod_level = {key: _formed(key, ours[key], form) for key, form in _FORMS.items() if key in ours}

@@ -8,7 +8,9 @@ from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
+
+from cachetools import LRUCache
 
 from extender.core.errors import InputError
 from extender.core.names import (
@@ -24,7 +26,7 @@ from extender.core.names import (
 )
 from extender.core.requests import dialects, rules
 from extender.core.requests.dialects import Wish
-from extender.core.requests.pod import Json, PodSpec, annotations, container_names, read_spec
+from extender.core.requests.pod import Json, PodSpec, annotations, container_names, is_sidecar, read_spec
 from extender.core.requests.quantity import rounded_up
 from extender.core.requests.resources import peak, requested_by
 
@@ -82,7 +84,7 @@ class GpuRequest:
     def from_pod(cls, pod: object) -> "GpuRequest | InvalidRequest":
         """Read a pod as in Kubernetes' JSON; whatever it is, the answer is a request or a refusal."""
         try:
-            return _parse(pod)
+            return _read(Asked(dialects.ours(annotations(pod)), read_spec(pod)))
         except InputError as error:
             return InvalidRequest(str(error))
 
@@ -112,9 +114,38 @@ class GpuRequest:
         return (self.share, self.gpus, self.cpu_milli, self.memory_bytes, self.strategy)
 
 
-def _parse(pod: object) -> GpuRequest:
-    wish = dialects.read(annotations(pod))
-    spec = read_spec(pod)
+class Asked(NamedTuple):
+    """All of a pod that says what it asks for."""
+
+    #: Ours alone.
+    annotations: Json
+    spec: PodSpec
+
+    def text(self) -> str:
+        """Equal for pods that ask for the same, as those of one Deployment do; empty where it cannot be written."""
+        spec = self.spec
+        containers = [(c.get("name"), c.get("resources")) for c in spec.containers]
+        before = [(c.get("name"), c.get("resources"), is_sidecar(c)) for c in spec.init_containers]
+        try:
+            return repr((self.annotations, containers, before, spec.resources, spec.overhead))
+        except (ValueError, RecursionError):  # a number or a nesting beyond what Python prints
+            return ""
+
+
+def _read(asked: Asked) -> GpuRequest:
+    """Each text is parsed once, as long as it is remembered."""
+    text = asked.text()
+    known = _known.get(text)
+    if known is None:
+        known = _parse(asked)
+        if 0 < len(text) <= _CACHED_LENGTH:
+            _known[text] = known
+    return known
+
+
+def _parse(asked: Asked) -> GpuRequest:
+    wish = dialects.read(asked.annotations)
+    spec = asked.spec
     resources = requested_by(spec)
     gpus = tuple(
         sorted([(name, count) for name, count in resources.items() if count and name.startswith(NVIDIA_DOMAIN)])
@@ -147,3 +178,6 @@ def _container_mib(wish: Wish, container: Json) -> dict[str, int]:
 
 # Few different texts are in use, and each takes longer to read than the rest of the pod.
 _fraction: Final = lru_cache(maxsize=1024)(Fraction)
+# What was asked, word for word → the request.
+_known: Final[LRUCache[str, GpuRequest]] = LRUCache(maxsize=1024)
+_CACHED_LENGTH: Final = 4096

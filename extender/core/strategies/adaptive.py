@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from extender.core import names
 from extender.core.fragmentation import Fragmentation, fragmentation_of, free_gpus, usable_by_shape
-from extender.core.holes import GRID, hole_values
+from extender.core.holes import GRID, hole_values, waste_of
 from extender.core.options import Options, Order
 from extender.core.seen import Seen
 
@@ -27,6 +27,8 @@ LARGE = 0.25
 HOLE = 10.0
 STARVED = 0.4
 SCARCE_MODEL = 0.3
+#: What an untouched GPU is worth beyond what was asked for so far: it can still serve whatever comes.
+UNTOUCHED = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,19 +42,26 @@ class AdaptiveLearned:
     cpu_per_gpu: float
     #: kind → how much demand that can go nowhere else presses on what is free of its model; the last is any unknown.
     scarcity: Floats
+    #: kind → cost of opening a GPU; the last is any unknown.
+    opening: Floats
 
 
 class Adaptive:
     """cost = Σ_k w_k · Δf_k(n)                                   fragmentation, in GPUs
          + 10  · Σ_devices [ V(L) - V(L - m) ]                    shares: what the holes lose in value
          + 0.4 · Δ max(0, free GPUs(n) - free CPU(n) / d)         GPUs that CPU can no longer feed
-         + 0.3 · G · scarcity(model of n)                         GPUs that other pods cannot do without.
+         + 0.3 · G · scarcity(model of n)                         GPUs that other pods cannot do without
+         + O · (0.05 + waste · Σ_shares w_k)                      GPUs opened.
 
     w_k = p'_k · min(20, R / U_k): p' is the shape's frequency times max(1, GPUs)^0.25, summing to 1; R is what is free
     in the cluster, U_k what of it k can use. V: see ``holes``; L is what is free on the GPU, m what is taken. d is the
-    CPU that all pods together ask for per GPU; G what the pod takes, in GPUs. scarcity(j) = min(20, S_j / f_j): S_j
+    CPU that all pods together ask for per GPU; G what the pod takes, in GPUs. scarcity(j) = min(1, S_j / f_j): S_j
     sums, over the shapes restricted to models among which j is, share of demand / share of capacity; f_j is the free
-    part of j.
+    part of j. At most 1: a GPU taken costs those that can go nowhere else one GPU and no more. What is asked of a
+    model beyond its capacity is lost anyway, and must not drive others onto the nodes that large pods need. O: how
+    many GPUs the pod opens. waste: the part of a GPU that stays useless even where the shares are packed as well as
+    can be (two 0.4 leave 0.2). Fragmentation notices it only when a GPU fills up, as if it were better to open another
+    one; it is charged with the opening.
     """
 
     name = names.ADAPTIVE
@@ -62,41 +71,48 @@ class Adaptive:
     def learn(self, seen: Seen) -> AdaptiveLearned:
         """Everything but the nodes' own state."""
         gpus = seen.gpus()
+        weights = _weights(seen, gpus)
+        holes, waste = _holes(seen)
+        shares = float(weights[(seen.table.devices > 0) & ~seen.table.whole].sum())
         return AdaptiveLearned(
-            fragmentation_of(seen.table, _weights(seen, gpus)),
-            _holes(seen),
+            fragmentation_of(seen.table, weights),
+            holes,
             _cpu_per_gpu(seen, gpus),
             _scarcity(seen, gpus),
+            UNTOUCHED + shares * waste,
         )
 
     def terms(self, options: Options, learned: AdaptiveLearned) -> Mapping[str, Floats]:
         """See the class."""
-        states = options.states
-        free = free_gpus(states)
-        fragmented = learned.fragmentation.total * free - learned.fragmentation.usable(states)
-        starved = np.maximum(0, free - states.cpu / learned.cpu_per_gpu)
-        kind = np.minimum(options.after(states.kind), len(learned.scarcity) - 1)
+        nodes = options.nodes
+        kind = options.before(np.minimum(nodes.kind, len(learned.scarcity) - 1))
+        taken = options.taken()
         terms = {
-            "fragmentation": _change(options, fragmented),
-            "GPUs without CPU": STARVED * _change(options, starved),
+            "fragmentation": learned.fragmentation.change(options, taken),
+            "GPUs without CPU": STARVED * _starved(options, learned.cpu_per_gpu, taken),
         }
-        if options.columns.shape[1]:
+        if options.is_share:
             terms["value of its hole"] = HOLE * _lost(options, learned.holes, kind)
-        if learned.scarcity.any():
-            scarce = SCARCE_MODEL * learned.scarcity[kind]
-            terms["scarcity of the GPU model"] = -_change(options, free) * scarce
+            terms["GPUs opened"] = options.opened * learned.opening.take(kind)
+        if np.count_nonzero(learned.scarcity):
+            terms["scarcity of the GPU model"] = SCARCE_MODEL * learned.scarcity.take(kind) * taken
         return terms
 
 
-def _change(options: Options, values: Floats) -> Floats:
-    change: Floats = options.after(values) - options.before(values)
-    return change
+def _starved(options: Options, cpu_per_gpu: float, taken: Floats) -> Floats:
+    """How many more GPUs CPU can no longer feed."""
+    free = free_gpus(options.nodes)
+    fed = options.cpu / cpu_per_gpu
+    before = np.maximum(0, free - fed[0])
+    starved: Floats = np.maximum(0, options.before(free) - taken - options.after(fed)) - options.before(before)
+    return starved
 
 
 def _lost(options: Options, values: Floats, kind: NDArray[np.int64]) -> Floats:
-    card = options.after(options.states.card)[:, None]
+    card = options.before(options.nodes.card)[:, None]
+    start = (kind * values.shape[1])[:, None]
     hole, rest = options.holes * GRID // card, (options.holes - options.mib) * GRID // card
-    lost: Floats = (values[kind[:, None], hole] - values[kind[:, None], rest]).sum(axis=1)
+    lost: Floats = np.add.reduce(values.take(start + hole) - values.take(start + rest), axis=1)
     return lost
 
 
@@ -109,9 +125,13 @@ def _weights(seen: Seen, gpus: Floats) -> Floats:
     return weights
 
 
-def _holes(seen: Seen) -> Floats:
-    by_card = {card: hole_values(_demand(seen, card)) for card in {kind.card for kind in seen.kinds}}
-    return np.array([*(by_card[kind.card] for kind in seen.kinds), hole_values({})])
+def _holes(seen: Seen) -> tuple[Floats, Floats]:
+    """Of each kind, and of any unknown one: the value of holes, and the part of a GPU that the best packing wastes."""
+    demands = {card: _demand(seen, card) for card in {kind.card for kind in seen.kinds}}
+    values = {card: hole_values(demand) for card, demand in demands.items()}
+    waste = {card: waste_of(demand, values[card]) for card, demand in demands.items()}
+    cards = [kind.card for kind in seen.kinds]
+    return np.array([*(values[card] for card in cards), hole_values({})]), np.array([*(waste[c] for c in cards), 0.0])
 
 
 def _demand(seen: Seen, card: int) -> dict[int, float]:
@@ -144,7 +164,7 @@ def _scarcity(seen: Seen, gpus: Floats) -> Floats:
             pressure[mib >= 0] += (asked / demand.sum()) / (allowed / capacity.sum())
     products = np.array([_first_of(seen, kind) for kind in range(len(seen.kinds))], np.int64)
     free_part = _sums(products, free) / np.maximum(_sums(products, capacity), 1e-9)
-    scarcity = np.minimum(MOST_SCARCE, pressure / np.maximum(free_part, 1e-9))
+    scarcity = np.minimum(1.0, pressure / np.maximum(free_part, 1e-9))
     return np.append(scarcity, 0.0)
 
 

@@ -31,9 +31,9 @@ class Binpack:
 
     def terms(self, options: Options, learned: None) -> Mapping[str, NDArray[np.float64]]:  # noqa: ARG002 - it learns nothing
         """See the class."""
-        whole = options.before(options.states.whole).astype(float)
-        if options.columns.shape[1] == 0:
-            shared = options.before(options.states.free.sum(axis=1))
+        whole = options.before(options.nodes.whole).astype(float)
+        if not options.is_share:
+            shared = options.before(options.nodes.free.sum(axis=1))
             return {"free whole GPUs": whole, "free shared memory": shared / OPENED}
         return {
             "GPUs opened": OPENED * options.opened,

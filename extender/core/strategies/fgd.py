@@ -35,9 +35,8 @@ class Fgd:
 
     def terms(self, options: Options, learned: Fragmentation) -> Mapping[str, NDArray[np.float64]]:
         """See the class."""
-        fragmented = learned.of(options.states)
-        lost = options.after(fragmented) - options.before(fragmented)
-        return {"fragmentation (score 0 to 100, negated)": -np.floor(100 / (1 + np.exp(lost)) + 1e-9)}
+        score = np.floor(100 / (1 + np.exp(learned.change(options, options.taken()))) + 1e-9)
+        return {"fragmentation (score 0 to 100, negated)": -score}
 
 
 def typical_pods(seen: Seen) -> NDArray[np.bool_]:

@@ -25,7 +25,7 @@ class Spread:
 
     def terms(self, options: Options, learned: None) -> Mapping[str, NDArray[np.float64]]:  # noqa: ARG002 - it learns nothing
         """See the class."""
-        nodes = options.states
+        nodes = options.nodes
         total = nodes.card * nodes.gpus
         free = nodes.card * nodes.whole + nodes.free.sum(axis=1)
         used = np.where(total > 0, 1 - free / np.maximum(total, 1), 0.0)

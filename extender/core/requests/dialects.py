@@ -27,6 +27,8 @@ from extender.core.requests.quantity import parse_quantity
 from extender.core.requests.quote import plain, quote
 
 MIB: Final = 2**20
+_LONGEST_MEMORY: Final = 63
+_LONG_EXPONENT: Final = re.compile(r"[eE][+-]?[0-9]{4}")
 
 
 class Said(NamedTuple):
@@ -104,6 +106,9 @@ def _matches(pattern: str) -> Callable[[str], bool]:
 
 
 def _is_memory(text: str) -> bool:
+    # The API server, which judges the same text in a policy, writes a long exponent out digit by digit.
+    if len(text) > _LONGEST_MEMORY or _LONG_EXPONENT.search(text):
+        return False
     try:
         return parse_quantity(text) >= MIB
     except InvalidQuantity:

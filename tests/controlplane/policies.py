@@ -3,12 +3,15 @@
 import asyncio
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Iterable, Mapping
 from typing import Any, Final
+
+import pytest
 
 from tests.controlplane.client import Answer, Client
 from tests.controlplane.cluster import ControlPlane
 from tests.controlplane.process import wait_for
+from tests.controlplane.users import User
 from tests.manifests import BASE
 
 Json = dict[str, Any]
@@ -27,6 +30,33 @@ def install(plane: ControlPlane) -> None:
     pod = json.dumps({"apiVersion": "v1", "kind": "Pod", "metadata": probe, "spec": {"containers": [CONTAINER]}})
     create = ("create", "--dry-run=server", "-f", "-")
     wait_for(lambda: "denied request" in plane.kubectl(*create, stdin=pod, check=False), 20, lambda: "no policy")
+
+
+#: More than the role "edit" gives: whatever the API has for a pod, everywhere.
+EVERYTHING_ON_PODS: Final = {
+    "apiVersion": "rbac.authorization.k8s.io/v1",
+    "kind": "ClusterRole",
+    "metadata": {"name": "everything-on-pods"},
+    "rules": [
+        {"apiGroups": [""], "resources": ["pods", "pods/*", "bindings", "configmaps"], "verbs": ["*"]},
+        {"apiGroups": [""], "resources": ["serviceaccounts/token"], "verbs": ["create"]},
+    ],
+}
+
+
+def grant_everything_on_pods(plane: ControlPlane, *users: User) -> None:
+    """Rights in RBAC that leave only the policies between these users and any pod."""
+    plane.kubectl("apply", "-f", "-", stdin=json.dumps(EVERYTHING_ON_PODS))
+    for user in users:
+        plane.grant(user, "everything-on-pods")
+
+
+async def refused(request: Awaitable[object]) -> str:
+    """The sentence with which a policy refuses the request; fails where nothing or something else does."""
+    with pytest.raises(Answer, match="ValidatingAdmissionPolicy") as caught:
+        await request
+    assert caught.value.status in (403, 422)
+    return denial(caught.value)
 
 
 def what_if(namespace: str = "default") -> str:

@@ -1,7 +1,7 @@
 """The policy that judges requests says of every pod what the parser says, word for word."""
 
 import random
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import Any, Final
 
@@ -11,8 +11,7 @@ from extender.core import names
 from extender.core.requests import GpuRequest, InvalidRequest
 from tests.builders import PodBuilder, make_pod
 from tests.controlplane.client import Client
-from tests.controlplane.cluster import ControlPlane
-from tests.controlplane.policies import install, verdicts
+from tests.controlplane.policies import verdicts
 
 Pod = Mapping[str, Any]
 
@@ -146,17 +145,7 @@ NAMES: Final = ("a", "b", "setup", "side", "ghost")
 KINDS: Final = (names.MEMORY_REQUEST_SUFFIX, names.MEMORY_LIMIT_SUFFIX, names.COMPUTE_MODE_SUFFIX)
 
 
-@pytest.fixture(scope="module")
-def plane() -> Iterator[ControlPlane]:
-    with ControlPlane() as plane:
-        install(plane)
-        yield plane
-
-
-@pytest.fixture
-async def admin(plane: ControlPlane) -> AsyncIterator[Client]:
-    async with Client(plane) as client:
-        yield client
+pytestmark = pytest.mark.usefixtures("policed")
 
 
 def key(container: str, kind: str) -> str:

@@ -46,6 +46,10 @@ GPU_MEMORY_MIB_LABEL: Final = PREFIX + "gpu-memory-mib"
 SHARING_LABEL: Final = PREFIX + "sharing"
 SHARING_DISABLED: Final = "disabled"
 
+# What an administrator writes on a namespace: which pods the admission policies let in there.
+PROFILE_LABEL: Final = PREFIX + "profile"
+STRICT: Final = "strict"
+
 NVIDIA_DOMAIN: Final = "nvidia.com/"
 GPU_RESOURCE: Final = "nvidia.com/gpu"
 SHARED_RESOURCE_SUFFIX: Final = ".shared"

@@ -32,13 +32,15 @@ def install(plane: ControlPlane) -> None:
     wait_for(lambda: "denied request" in plane.kubectl(*create, stdin=pod, check=False), 20, lambda: "no policy")
 
 
+SUBRESOURCES: Final = ("status", "ephemeralcontainers", "resize", "binding", "eviction")
 #: More than the role "edit" gives: whatever the API has for a pod, everywhere.
 EVERYTHING_ON_PODS: Final = {
     "apiVersion": "rbac.authorization.k8s.io/v1",
     "kind": "ClusterRole",
     "metadata": {"name": "everything-on-pods"},
     "rules": [
-        {"apiGroups": [""], "resources": ["pods", "pods/*", "bindings", "configmaps"], "verbs": ["*"]},
+        {"apiGroups": [""], "resources": ["pods", "bindings", "configmaps"], "verbs": ["*"]},
+        {"apiGroups": [""], "resources": [f"pods/{sub}" for sub in SUBRESOURCES], "verbs": ["*"]},
         {"apiGroups": [""], "resources": ["serviceaccounts/token"], "verbs": ["create"]},
     ],
 }

@@ -32,6 +32,10 @@ TRY: Final = PREFIX + "try"
 FENCE: Final = PREFIX + "fence"
 # On a pod that waits: a write that makes kube-scheduler try it again.
 POKE: Final = PREFIX + "poke"
+# What the Binding writes for what enforces shares, each key with ".N" for the N-th container that sees the share.
+HAMI_MEMORY_LIMIT: Final = PREFIX + "cuda-device-memory-limit"
+MPS_MEMORY_LIMIT: Final = PREFIX + "cuda-mps-pinned-device-mem-limit"
+MPS_THREADS: Final = PREFIX + "cuda-mps-active-thread-percentage"
 # What the agent writes on its reservation pod.
 DEVICE: Final = PREFIX + "device"
 DEVICE_MEMORY_MIB: Final = PREFIX + "device-memory-mib"

@@ -159,10 +159,10 @@ async def agent_of(plane: ControlPlane, pod: Json | None) -> Client:
 async def test_it_reports_its_own_device_once(granted: ControlPlane, pod: Json) -> None:
     async with await agent_of(granted, pod) as agent:
         await agent.patch(path_of(pod), {"metadata": {"uid": pod["metadata"]["uid"], "annotations": dict(REPORT)}})
-        for sick in ("Xid: 79", "Xid: 80"):
-            await agent.patch(path_of(pod), {"metadata": {"annotations": {names.DEVICE_HEALTH: sick}}})
+        for said in ({names.DEVICE_HEALTH: "Xid: 79"}, {names.DEVICE_HEALTH: None, names.BOOT_ID: "b-2"}):
+            await agent.patch(path_of(pod), {"metadata": {"annotations": said}})
         for key in REPORT:
-            for value in ("other", None):
+            for value in (None,) if key == names.BOOT_ID else ("other", None):
                 assert await refused(agent.patch(path_of(pod), {"metadata": {"annotations": {key: value}}})) == CHANGED
 
 

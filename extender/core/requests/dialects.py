@@ -20,6 +20,7 @@ from extender.core.names import (
     MEMORY_REQUEST_SUFFIX,
     NUM_DEVICES,
     PLACEMENT_STRATEGY,
+    SHARED_GPUS,
     STRATEGIES,
 )
 from extender.core.requests.pod import Json
@@ -66,6 +67,9 @@ def read(annotations: Json) -> Wish | None:
     ours = {key: value for key, value in annotations.items() if isinstance(key, str) and _is_ours(key)}
     if not ours:
         return None
+    if SHARED_GPUS in annotations and (GPU_FRACTION in ours or GPU_MEMORY in ours):
+        # The pod is bound: what it has in the other dialect is what the Binding has written for the container runtime.
+        ours = {key: value for key, value in ours.items() if not key.endswith(MEMORY_LIMIT_SUFFIX)}
     pod_level = {key: _formed(key, ours[key], form) for key, form in _FORMS.items() if key in ours}
     rest = [(key, ours[key]) for key in sorted(ours) if key not in _FORMS]
     requests, limits, modes = (_by_container(rest, suffix, form) for suffix, form in _CONTAINER_FORMS.items())

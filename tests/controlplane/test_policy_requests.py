@@ -145,7 +145,8 @@ NAMES: Final = ("a", "b", "setup", "side", "ghost")
 KINDS: Final = (names.MEMORY_REQUEST_SUFFIX, names.MEMORY_LIMIT_SUFFIX, names.COMPUTE_MODE_SUFFIX)
 
 
-pytestmark = pytest.mark.usefixtures("policed")
+# Thousands of requests: minutes where the machine has other work.
+pytestmark = [pytest.mark.usefixtures("policed"), pytest.mark.timeout(900)]
 
 
 def key(container: str, kind: str) -> str:

@@ -175,6 +175,81 @@ async def test_scheduler_and_runtime_class_are_settings(admin: Client, settings:
     assert "runtimeClassName" not in (await created(admin, make_pod()))["spec"]
 
 
+# --- what the backend needs --------------------------------------------------------------------------------
+
+
+def limit(name: str, place: int) -> str:
+    return f"metadata.annotations['{name}.{place}']"
+
+
+def mounts(pod: Mapping[str, Any], container: str) -> dict[str, str]:
+    """Path in the container → folder of the node."""
+    spec = pod["spec"]
+    (found,) = (c for c in spec.get("initContainers", []) + spec["containers"] if c["name"] == container)
+    folders = {volume["name"]: volume.get("hostPath", {}).get("path") for volume in spec.get("volumes", [])}
+    return {mount["mountPath"]: folders[mount["name"]] for mount in found.get("volumeMounts", [])}
+
+
+def two_sharing() -> PodBuilder:
+    pod = make_pod().container_gpu_memory("b", limit="1Gi").container_gpu_memory("side", limit="2Gi")
+    return pod.container("a").container("b").init_container("side", sidecar=True)
+
+
+@pytest.mark.parametrize("settings", [{"backend": "hami-core", "hami-core-folder": "/opt/vgpu"}], indirect=True)
+@pytest.mark.usefixtures("settings")
+async def test_hami_core(admin: Client) -> None:
+    stored = await created(admin, two_sharing())
+    for place, container in enumerate(("side", "b")):
+        assert environment(stored, container) == {
+            "NVIDIA_VISIBLE_DEVICES": DEVICES,
+            "CUDA_DEVICE_MEMORY_LIMIT": limit(names.HAMI_MEMORY_LIMIT, place),
+            "LD_PRELOAD": "/usr/local/vgpu/libvgpu.so",
+        }
+        assert mounts(stored, container) == {"/usr/local/vgpu": "/opt/vgpu"}
+    assert environment(stored, "a") == {"NVIDIA_VISIBLE_DEVICES": "void"}
+    again = await admin.post(what_if(), {"metadata": {"name": "again", **annotations(stored)}, "spec": stored["spec"]})
+    assert again["spec"] == stored["spec"]
+    own = with_env({"name": "LD_PRELOAD", "value": "/mine.so"})
+    assert (await refusal(admin, own.build()) or "").startswith("container main sets LD_PRELOAD")
+
+
+@pytest.mark.parametrize("settings", [{"backend": "mps", "mps-folder": "/run/mps"}], indirect=True)
+@pytest.mark.usefixtures("settings")
+async def test_mps(admin: Client) -> None:
+    stored = await created(admin, two_sharing())
+    for place, container in enumerate(("side", "b")):
+        assert environment(stored, container) == {
+            "NVIDIA_VISIBLE_DEVICES": DEVICES,
+            "CUDA_MPS_PINNED_DEVICE_MEM_LIMIT": limit(names.MPS_MEMORY_LIMIT, place),
+            "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE": limit(names.MPS_THREADS, place),
+            "CUDA_MPS_PIPE_DIRECTORY": "/tmp/nvidia-mps",
+        }
+        assert mounts(stored, container) == {"/tmp/nvidia-mps": "/run/mps/pipe", "/dev/shm": "/run/mps/shm"}
+    assert mounts(stored, "a") == {}
+    own = (
+        make_pod()
+        .gpu_memory(1)
+        .spec(
+            volumes=[{"name": "shm", "emptyDir": {"medium": "Memory"}}],
+            containers=[{"name": "main", "image": "x", "volumeMounts": [{"name": "shm", "mountPath": "/dev/shm"}]}],
+        )
+    )
+    assert (await refusal(admin, own.build()) or "").startswith("container main mounts /dev/shm itself")
+    # And a user's other volumes stay.
+    data = own.spec(
+        containers=[{"name": "main", "image": "x", "volumeMounts": [{"name": "shm", "mountPath": "/data"}]}]
+    )
+    assert mounts(await created(admin, data), "main").keys() == {"/data", "/tmp/nvidia-mps", "/dev/shm"}
+
+
+@pytest.mark.parametrize("settings", [{"backend": "nri"}, {"backend": "none"}], indirect=True)
+@pytest.mark.usefixtures("settings")
+async def test_nri_and_none_need_nothing_in_the_pod(admin: Client) -> None:
+    stored = await created(admin, two_sharing())
+    assert environment(stored, "b") == environment(stored, "side") == {"NVIDIA_VISIBLE_DEVICES": DEVICES}
+    assert "volumes" not in stored["spec"]
+
+
 # --- refused ------------------------------------------------------------------------------------------------
 
 

@@ -163,7 +163,8 @@ async def test_before_1_36_the_user_writes_three_lines_and_is_told_which(
 
 async def test_before_1_36_everything_is_protected_all_the_same(older: ControlPlane) -> None:
     async with Client(older) as admin:
-        assert "gpu-memory" in (await refusal(admin, make_pod().gpu_memory("x").build()) or "")
+        ours = make_pod().gpu_memory("x").spec(schedulerName="gpu-scheduler")
+        assert "gpu-memory" in (await refusal(admin, ours.build()) or "")
         assert "must not set nodeName" in (
             await refusal(admin, make_pod().gpu_memory(1).spec(nodeName="n", schedulerName="gpu-scheduler").build())
             or ""

@@ -154,14 +154,6 @@ async def test_no_pod_is_created_with_it(tenant: Client, key: str) -> None:
     assert await refused(tenant.create_pod(pod.gpu_memory(4096).build())) == only(key)
 
 
-async def test_no_label_of_that_prefix(tenant: Client, waiting: Json) -> None:
-    label = {"gpu-extender.io/anything": "1"}
-    sentence = "label gpu-extender.io/anything is written by the GPU extender only"
-    assert await refused(tenant.create_pod(make_pod("forged").label(*label.popitem()).build())) == sentence
-    body = {"metadata": {"labels": {"gpu-extender.io/anything": "1"}}}
-    assert await refused(tenant.patch(path_of(waiting), body)) == sentence
-
-
 async def test_no_binding_with_it(tenant: Client, waiting: Json) -> None:
     for key in PLACEMENT:
         assert await refused(tenant.bind(waiting, "node-1", {key: "1"})) == only(key)

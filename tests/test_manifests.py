@@ -228,4 +228,8 @@ def test_the_variants_differ_from_the_base_where_they_say() -> None:
     assert of_kind("PodDisruptionBudget", single) == []
     (monitor,) = of_kind("PodMonitor", overlay("prometheus-operator"))
     assert monitor["spec"]["podMetricsEndpoints"][0]["port"] in {p["name"] for p in container("extender")["ports"]}
-    assert {folder.name for folder in OVERLAYS} == {"runtime-class-nvidia", "single-replica", "prometheus-operator"}
+    older = overlay("validating-only")
+    assert of_kind("MutatingAdmissionPolicy", older) == of_kind("MutatingAdmissionPolicyBinding", older) == []
+    assert of_kind("ValidatingAdmissionPolicy", older) == of_kind("ValidatingAdmissionPolicy")
+    variants = {"runtime-class-nvidia", "single-replica", "prometheus-operator", "validating-only"}
+    assert {folder.name for folder in OVERLAYS} == variants

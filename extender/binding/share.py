@@ -6,7 +6,7 @@ was for can land any more.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import count
 from typing import Final
@@ -20,6 +20,7 @@ from extender.binding.records import NodeRecords, RecordRefused
 from extender.binding.reservations import Reservations
 from extender.core import names
 from extender.core.decisions import Decisions
+from extender.core.enforcement import PlacedDevice, limit_annotations
 from extender.core.errors import ApiError, Conflict, GpuExtenderError, LedgerError, NotFound, Refused
 from extender.core.placement import Shortfall
 from extender.core.podreader import annotations_of, namespaced_name, node_of, placement_annotations, uid_of
@@ -293,7 +294,7 @@ class ShareBinding:
     async def _send(self, attempt: _Try) -> Pod | None:
         """None if the pod is bound; the pod as it stands now if it must be tried again. Raises BindFailed."""
         try:
-            await self._api.bind_pod(_binding(attempt))
+            await self._api.bind_pod(_binding(attempt, self._devices(attempt)))
         except Conflict as error:
             return await self._after_conflict(attempt, error)
         except (NotFound, Refused) as error:
@@ -303,6 +304,16 @@ class ShareBinding:
             await self._after_silence(attempt)
         confirm(self._ledger, attempt.uid)
         return None
+
+    def _devices(self, attempt: _Try) -> list[PlacedDevice]:
+        """The devices of the share, each with all that it has."""
+        state = self._ledger.state(attempt.node)
+        memory = {gpu.id: gpu.memory_mib for gpu in state.gpus} if state else {}
+        return [
+            # The entry is in the record, so the GPU is in the ledger; where it has just gone, the pod goes with it.
+            PlacedDevice(share.uuid or "", share.mib, memory.get(share.gpu_id, share.mib))
+            for share in attempt.held.shares
+        ]
 
     async def _after_conflict(self, attempt: _Try, conflict: Conflict) -> Pod | None:
         """409: our Binding was refused; who or what was faster?"""
@@ -375,7 +386,7 @@ def _entries(attempt: _Try) -> list[Entry]:
     ]
 
 
-def _binding(attempt: _Try) -> dict[str, object]:
+def _binding(attempt: _Try, devices: Sequence[PlacedDevice]) -> dict[str, object]:
     """Node, annotations and try in one write, at exactly the version of the pod that was read."""
     namespace, name = namespaced_name(attempt.pod)
     return {
@@ -388,6 +399,7 @@ def _binding(attempt: _Try) -> dict[str, object]:
             "resourceVersion": attempt.pod["metadata"]["resourceVersion"],
             "annotations": {
                 **placement_annotations(attempt.held, attempt.request.containers),
+                **limit_annotations(attempt.request, devices),
                 names.TRY: attempt.name,
             },
         },

@@ -32,6 +32,10 @@ TRY: Final = PREFIX + "try"
 FENCE: Final = PREFIX + "fence"
 # On a pod that waits: a write that makes kube-scheduler try it again.
 POKE: Final = PREFIX + "poke"
+# What the Binding writes for what enforces shares, each key with ".N" for the N-th container that sees the share.
+HAMI_MEMORY_LIMIT: Final = PREFIX + "cuda-device-memory-limit"
+MPS_MEMORY_LIMIT: Final = PREFIX + "cuda-mps-pinned-device-mem-limit"
+MPS_THREADS: Final = PREFIX + "cuda-mps-active-thread-percentage"
 # What the agent writes on its reservation pod.
 DEVICE: Final = PREFIX + "device"
 DEVICE_MEMORY_MIB: Final = PREFIX + "device-memory-mib"
@@ -45,6 +49,10 @@ CLOSED_BECAUSE: Final = PREFIX + "closed-because"
 GPU_MEMORY_MIB_LABEL: Final = PREFIX + "gpu-memory-mib"
 SHARING_LABEL: Final = PREFIX + "sharing"
 SHARING_DISABLED: Final = "disabled"
+
+# What an administrator writes on a namespace: which pods the admission policies let in there.
+PROFILE_LABEL: Final = PREFIX + "profile"
+STRICT: Final = "strict"
 
 NVIDIA_DOMAIN: Final = "nvidia.com/"
 GPU_RESOURCE: Final = "nvidia.com/gpu"

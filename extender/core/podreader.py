@@ -9,6 +9,7 @@ from typing import Any
 
 from extender.core import names
 from extender.core.device_report import problem_of
+from extender.core.enforcement import for_container
 from extender.core.errors import InputError
 from extender.core.fields import child, children
 from extender.core.requests import GpuRequest
@@ -135,12 +136,14 @@ def placement_annotations(pod: PodOnNode, containers: tuple[str, ...]) -> dict[s
     """
     devices = ",".join(share.uuid or "" for share in pod.shares)
     sizes = [str(share.mib) for share in pod.shares]
-    return {
+    written = {
         names.SHARED_GPUS: ",".join(share.gpu_id for share in pod.shares),
         names.VISIBLE_DEVICES: devices,
         names.MEMORY_MIB: sizes[0] if len(set(sizes)) == 1 else ",".join(sizes),
-        **{f"{names.CONTAINER_PREFIX}{name}{names.DEVICES_SUFFIX}": devices for name in containers},
     }
+    for name in containers:
+        written |= for_container(name, names.DEVICES_SUFFIX, devices)
+    return written
 
 
 def _container_statuses(pod: Pod) -> list[Mapping[str, Any]]:

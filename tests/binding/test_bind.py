@@ -528,3 +528,19 @@ async def many(
         world.account()
     )
     assert len(world.reservation_pods()) == len(world.account())
+
+
+async def test_the_binding_says_what_each_container_is_held_to() -> None:
+    """A fraction becomes MiB with the Binding, and so do the limits of every enforcement mechanism."""
+    world = World()
+    pod = await world.pod(make_pod("a").gpu_fraction("0.25").num_devices(2))
+    await world.bind(pod)
+    annotations = (await world.stored(pod))["metadata"]["annotations"]
+    devices = annotations[names.VISIBLE_DEVICES].split(",")
+    assert annotations[f"{names.MPS_MEMORY_LIMIT}.0"] == ",".join(f"{device}=250M" for device in devices)
+    assert annotations[f"{names.MPS_THREADS}.0"] == "25"
+    assert annotations[f"{names.HAMI_MEMORY_LIMIT}.0"] == "250m"
+    assert annotations["nvidia.com/container.main.gpu-memory.limit"] == "250Mi"
+    # And it is read back as it was asked for: the other dialect in it is ours.
+    world.restart()
+    assert await world.error(await world.pod(make_pod("b").gpu_fraction("0.75"))) == ""

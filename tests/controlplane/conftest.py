@@ -8,6 +8,7 @@ import pytest
 
 from tests.controlplane.client import Client
 from tests.controlplane.cluster import ControlPlane
+from tests.controlplane.policies import install
 
 _PLANES: Final = pytest.StashKey[list[ControlPlane]]()
 
@@ -28,6 +29,13 @@ def plane(request: pytest.FixtureRequest) -> Iterator[ControlPlane]:
         running.append(plane)
         yield plane
         running.remove(plane)
+
+
+@pytest.fixture(scope="module")
+def policed(plane: ControlPlane) -> ControlPlane:
+    """The same with everything that the manifests have, admission in force."""
+    install(plane)
+    return plane
 
 
 @pytest.fixture

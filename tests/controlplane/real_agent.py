@@ -22,13 +22,21 @@ Pod = Mapping[str, Any]
 TREE: Final = Path(__file__).parent.parent.parent
 
 
-def service_account(plane: ControlPlane, folder: Path) -> Path:
-    """Fill the folder as a kubelet does: a token of the agents' account, and the cluster's authority."""
+def service_account(plane: ControlPlane, pod: Pod, folder: Path) -> Path:
+    """Fill the folder as a kubelet does: a token of the agents' account for that pod, and the cluster's authority."""
     folder.mkdir(parents=True, exist_ok=True)
-    token = plane.kubectl("create", "token", reservation.SERVICE_ACCOUNT, "-n", names.RESERVATION_NAMESPACE)
-    (folder / "token").write_text(token)
+    (folder / "token").write_text(token_for(plane, pod))
     (folder / "ca.crt").write_bytes(plane.authority.read_bytes())
     return folder
+
+
+def token_for(plane: ControlPlane, pod: Pod | None) -> str:
+    """A token of the agents' account that names the pod; None: one of no pod."""
+    command = ["create", "token", reservation.SERVICE_ACCOUNT, "-n", names.RESERVATION_NAMESPACE]
+    if pod is not None:
+        command += ["--bound-object-kind=Pod", f"--bound-object-name={pod['metadata']['name']}"]
+        command += [f"--bound-object-uid={pod['metadata']['uid']}"]
+    return plane.kubectl(*command).strip()
 
 
 def command(pod: Pod) -> list[str]:
@@ -58,7 +66,6 @@ class RealAgent:
 
     def __init__(self, plane: ControlPlane) -> None:
         self._plane = plane
-        self._account: Path | None = None
 
     async def __call__(self, started: Started) -> None:
         """Run until cancelled. An agent that ends by itself raises, for its container would be started again."""
@@ -66,7 +73,8 @@ class RealAgent:
         folder.mkdir(parents=True, exist_ok=True)
         show(folder / "nvml.json", gpu(started.device.uuid, started.device.mib))
         (folder / "boot_id").write_text(started.boot_id + "\n")
-        variables = environment(self._plane, started.pod, self._tokens(), folder)
+        account = service_account(self._plane, started.pod, folder / "account")
+        variables = environment(self._plane, started.pod, account, folder)
         with (folder / "log").open("ab") as log:
             process = await asyncio.create_subprocess_exec(*command(started.pod), env=variables, stderr=log)
         try:
@@ -80,8 +88,3 @@ class RealAgent:
     def folder(self, pod: Pod) -> Path:
         """Where its NVML, boot id and log lie: change nvml.json with ``agent_stage.show`` and the agent sees it."""
         return self._plane.folder / "agents" / str(pod["metadata"]["uid"])
-
-    def _tokens(self) -> Path:
-        if self._account is None:
-            self._account = service_account(self._plane, self._plane.folder / "agents" / "account")
-        return self._account

@@ -161,7 +161,7 @@ def test_the_agent_reports_with_the_rights_of_its_account_and_never_again(plane:
     pod = json.loads(plane.kubectl("create", "-f", "-", "-o", "json", stdin=manifest))
     show(tmp_path / "nvml.json", gpu("GPU-1", 81559))
     (tmp_path / "boot_id").write_text("boot-1\n")
-    variables = environment(plane, pod, service_account(plane, tmp_path), tmp_path)
+    variables = environment(plane, pod, service_account(plane, pod, tmp_path), tmp_path)
     written = {names.DEVICE: "GPU-1", names.DEVICE_MEMORY_MIB: "81559", names.BOOT_ID: "boot-1"}
 
     def annotations() -> dict[str, str]:

@@ -30,7 +30,13 @@ SCHEDULER: Final = User("system:kube-scheduler")
 EXTENDER: Final = User.service_account("gpu-extender", "gpu-extender")
 #: A tenant; ``ControlPlane.grant`` gives him a role.
 TENANT: Final = User("tenant")
-USERS: Final = (ADMIN, SCHEDULER, EXTENDER, TENANT)
+#: The kubelet of node-1.
+KUBELET: Final = User("system:node:node-1", ("system:nodes",))
+#: Accounts of kube-controller-manager; the API server itself gives these names their rights.
+POD_GC: Final = User.service_account("kube-system", "pod-garbage-collector")
+GARBAGE_COLLECTOR: Final = User.service_account("kube-system", "generic-garbage-collector")
+NAMESPACE_CONTROLLER: Final = User.service_account("kube-system", "namespace-controller")
+USERS: Final = (ADMIN, SCHEDULER, EXTENDER, TENANT, KUBELET, POD_GC, GARBAGE_COLLECTOR, NAMESPACE_CONTROLLER)
 
 
 def token_file(users: Sequence[User]) -> str:

@@ -20,6 +20,7 @@ from extender.core.names import (
     MEMORY_REQUEST_SUFFIX,
     NUM_DEVICES,
     PLACEMENT_STRATEGY,
+    SHARED_GPUS,
     STRATEGIES,
 )
 from extender.core.requests.pod import Json
@@ -27,6 +28,8 @@ from extender.core.requests.quantity import parse_quantity
 from extender.core.requests.quote import plain, quote
 
 MIB: Final = 2**20
+_LONGEST_MEMORY: Final = 63
+_LONG_EXPONENT: Final = re.compile(r"[eE][+-]?[0-9]{4}")
 
 
 class Said(NamedTuple):
@@ -68,6 +71,9 @@ def read(ours: Json) -> Wish | None:
     """The wish, or None without any annotation of ours; ``InputError`` for the first one not of its form."""
     if not ours:
         return None
+    if SHARED_GPUS in annotations and (GPU_FRACTION in ours or GPU_MEMORY in ours):
+        # The pod is bound: what it has in the other dialect is what the Binding has written for the container runtime.
+        ours = {key: value for key, value in ours.items() if not key.endswith(MEMORY_LIMIT_SUFFIX)}
     pod_level = {key: _formed(key, ours[key], form) for key, form in _FORMS.items() if key in ours}
     rest = [(key, ours[key]) for key in sorted(ours) if key not in _FORMS]
     requests, limits, modes = (_by_container(rest, suffix, form) for suffix, form in _CONTAINER_FORMS.items())
@@ -108,6 +114,9 @@ def _matches(pattern: str) -> Callable[[str], bool]:
 
 
 def _is_memory(text: str) -> bool:
+    # The API server, which judges the same text in a policy, writes a long exponent out digit by digit.
+    if len(text) > _LONGEST_MEMORY or _LONG_EXPONENT.search(text):
+        return False
     try:
         return parse_quantity(text) >= MIB
     except InvalidQuantity:

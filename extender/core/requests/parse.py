@@ -79,6 +79,8 @@ class GpuRequest:
     containers: tuple[str, ...] = ()
     #: The pod's own placement strategy; None leaves it to the service's setting.
     strategy: str | None = None
+    #: MiB of each of ``containers`` on each device, in the per-container dialect; empty in the pod-level one.
+    container_mib: tuple[int, ...] = ()
 
     @classmethod
     def from_pod(cls, pod: object) -> "GpuRequest | InvalidRequest":
@@ -157,7 +159,8 @@ def _parse(asked: Asked) -> GpuRequest:
     shared = rules.check(wish, names, gpus)
     strategy = wish.pod_level.get(PLACEMENT_STRATEGY)
     share = _share(wish, spec, rules.compute_mode(wish, shared[0])) if shared else None
-    return GpuRequest(share, resources, gpus, shared, strategy.value if strategy else None)
+    parts = _parts(wish, shared) if share and (wish.requests or wish.limits) else ()
+    return GpuRequest(share, resources, gpus, shared, strategy.value if strategy else None, parts)
 
 
 def _share(wish: Wish, spec: PodSpec, compute_mode: str) -> Share:
@@ -172,8 +175,11 @@ def _share(wish: Wish, spec: PodSpec, compute_mode: str) -> Share:
 
 def _container_mib(wish: Wish, container: Json) -> dict[str, int]:
     name = container.get("name")
-    size = wish.limit_bytes(name) if isinstance(name, str) else Fraction(0)
-    return {_MIB: rounded_up(size / dialects.MIB)}
+    return {_MIB: _parts(wish, (name,))[0] if isinstance(name, str) else 0}
+
+
+def _parts(wish: Wish, containers: tuple[str, ...]) -> tuple[int, ...]:
+    return tuple([rounded_up(wish.limit_bytes(name) / dialects.MIB) for name in containers])
 
 
 # Few different texts are in use, and each takes longer to read than the rest of the pod.

@@ -7,6 +7,7 @@ LONGEST_VALUE: Final = 40
 # A container name has at most 63 characters, and no key that the API server accepts is cut here.
 LONGEST_NAME: Final = 120
 
+_ESCAPES: Final = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 _CONSTANTS: Final = {None: "null", True: "true", False: "false"}
 
 
@@ -36,6 +37,7 @@ def plain(name: object) -> str:
 def _cut(text: str, longest: int) -> str:
     cut = text[:longest]
     if not cut.isprintable():
-        # Line breaks would split the sentence; lone surrogates could not be encoded.
-        cut = cut.encode("unicode_escape").decode("ascii")
+        # Line breaks would split the sentence; lone surrogates could not be encoded. No more than the admission
+        # policies can do too, whose sentences are the same.
+        cut = "".join(char if char.isprintable() else _ESCAPES.get(char, "?") for char in cut)
     return cut + "…" if len(text) > longest else cut

@@ -1,0 +1,95 @@
+"""The admission policies in tests: a control plane that has them, and requests that only ask what would happen."""
+
+import asyncio
+import json
+import re
+from collections.abc import Awaitable, Iterable, Mapping
+from typing import Any, Final
+
+import pytest
+
+from tests.controlplane.client import Answer, Client
+from tests.controlplane.cluster import ControlPlane
+from tests.controlplane.process import wait_for
+from tests.controlplane.users import User
+from tests.manifests import BASE
+
+Json = dict[str, Any]
+Pod = Mapping[str, Any]
+
+_DENIAL: Final = re.compile(r"denied request: (.*)", re.DOTALL)
+CONTAINER: Final = {"name": "main", "image": "registry.example.com/main:1"}
+#: Requests under way at once.
+_AT_ONCE: Final = 32
+
+
+def install(plane: ControlPlane) -> None:
+    """Everything that the manifests have; returns once the policies are in force."""
+    plane.kubectl("apply", "--server-side", "-k", str(BASE))
+    probe = {"name": "probe", "annotations": {"gpu-fraction": "9"}}
+    pod = json.dumps({"apiVersion": "v1", "kind": "Pod", "metadata": probe, "spec": {"containers": [CONTAINER]}})
+    create = ("create", "--dry-run=server", "-f", "-")
+    wait_for(lambda: "denied request" in plane.kubectl(*create, stdin=pod, check=False), 20, lambda: "no policy")
+
+
+SUBRESOURCES: Final = ("status", "ephemeralcontainers", "resize", "binding", "eviction")
+#: More than the role "edit" gives: whatever the API has for a pod, everywhere.
+EVERYTHING_ON_PODS: Final = {
+    "apiVersion": "rbac.authorization.k8s.io/v1",
+    "kind": "ClusterRole",
+    "metadata": {"name": "everything-on-pods"},
+    "rules": [
+        {"apiGroups": [""], "resources": ["pods", "bindings", "configmaps"], "verbs": ["*"]},
+        {"apiGroups": [""], "resources": [f"pods/{sub}" for sub in SUBRESOURCES], "verbs": ["*"]},
+        {"apiGroups": [""], "resources": ["serviceaccounts/token"], "verbs": ["create"]},
+    ],
+}
+
+
+def grant_everything_on_pods(plane: ControlPlane, *users: User) -> None:
+    """Rights in RBAC that leave only the policies between these users and any pod."""
+    plane.kubectl("apply", "-f", "-", stdin=json.dumps(EVERYTHING_ON_PODS))
+    for user in users:
+        plane.grant(user, "everything-on-pods")
+
+
+async def refused(request: Awaitable[object]) -> str:
+    """The sentence with which a policy refuses the request; fails where nothing or something else does."""
+    with pytest.raises(Answer, match="ValidatingAdmissionPolicy") as caught:
+        await request
+    assert caught.value.status in (403, 422)
+    return denial(caught.value)
+
+
+def what_if(namespace: str = "default") -> str:
+    """Where a pod is created without being created."""
+    return f"/api/v1/namespaces/{namespace}/pods?dryRun=All"
+
+
+def denial(answer: Answer) -> str:
+    """The sentence of the policy that refused, without the API server's words around it; else the whole message."""
+    message = str(json.loads(str(answer).partition(": ")[2])["message"])
+    found = _DENIAL.search(message)
+    return found[1] if found else message
+
+
+async def verdicts(client: Client, pods: Iterable[Pod]) -> list[str | None]:
+    """What becomes of each pod if it is created: the sentence that refuses it, or None."""
+    slots = asyncio.Semaphore(_AT_ONCE)
+
+    async def verdict(pod: Pod) -> str | None:
+        async with slots:
+            return await refusal(client, pod)
+
+    return await asyncio.gather(*map(verdict, pods))
+
+
+async def refusal(client: Client, pod: Pod) -> str | None:
+    """The sentence that refuses the pod at its creation, or None."""
+    kept = {key: pod["metadata"][key] for key in ("name", "labels", "annotations") if key in pod["metadata"]}
+    body = {"apiVersion": "v1", "kind": "Pod", "metadata": kept, "spec": pod["spec"]}
+    try:
+        await client.post(what_if(pod["metadata"].get("namespace", "default")), body)
+    except Answer as answer:
+        return denial(answer)
+    return None

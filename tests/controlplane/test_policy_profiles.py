@@ -1,0 +1,175 @@
+"""What the strict profile forbids, and what holds where settings are missing or the API server is older."""
+
+import json
+from collections.abc import AsyncIterator, Iterator
+from typing import Any, Final
+
+import pytest
+
+from extender.core import names
+from tests.builders import PodBuilder, make_pod
+from tests.controlplane.client import Client
+from tests.controlplane.cluster import ControlPlane
+from tests.controlplane.policies import refusal, what_if
+from tests.controlplane.process import wait_for
+from tests.manifests import OVERLAYS
+
+Json = dict[str, Any]
+SETTINGS: Final = "/api/v1/namespaces/gpu-extender/configmaps/gpu-extender-admission"
+FIELD: Final = {"fieldRef": {"fieldPath": f"metadata.annotations['{names.VISIBLE_DEVICES}']"}}
+(VALIDATING_ONLY,) = (folder for folder in OVERLAYS if folder.name == "validating-only")
+
+
+@pytest.fixture(scope="module")
+def strict(policed: ControlPlane) -> ControlPlane:
+    namespace = {"name": "strict", "labels": {names.PROFILE_LABEL: names.STRICT}}
+    policed.kubectl(
+        "apply", "-f", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "Namespace", "metadata": namespace})
+    )
+    return policed
+
+
+@pytest.fixture
+async def admin(strict: ControlPlane) -> AsyncIterator[Client]:
+    async with Client(strict) as client:
+        yield client
+
+
+def pod_of(container: Json | None = None, **spec: Any) -> PodBuilder:
+    return make_pod("pod", "strict").spec(containers=[{"name": "main", "image": "x", **(container or {})}], **spec)
+
+
+def folder(path: str, **more: Any) -> PodBuilder:
+    return pod_of(volumes=[{"name": "v", "hostPath": {"path": path, **more}}])
+
+
+# --- the strict profile -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("variable", ["NVIDIA_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES"])
+@pytest.mark.parametrize("kind", ["containers", "initContainers"])
+async def test_no_pod_names_devices(admin: Client, variable: str, kind: str) -> None:
+    container = {"name": "one", "image": "x", "env": [{"name": variable, "value": "all"}]}
+    pod = pod_of(initContainers=[container]) if kind == "initContainers" else pod_of(container)
+    assert await refusal(admin, pod.build()) == (
+        "container one names GPU devices in its environment, which the strict profile of this namespace forbids"
+    )
+
+
+async def test_no_pod_is_privileged(admin: Client) -> None:
+    assert await refusal(admin, pod_of({"securityContext": {"privileged": True}}).build()) == (
+        "container main is privileged and would see every GPU, which the strict profile of this namespace forbids"
+    )
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/dev/nvidia0",
+        "/dev",
+        "//dev/",
+        "/./dev",
+        "/",
+        "/proc",
+        "/sys/fs",
+        "/run/nvidia/mps",
+        "/var/run/nvidia-persistenced",
+        "/var",
+        "/var/lib",
+        "/var/lib/kubelet/device-plugins",
+        "/var/lib/kubelet/pod-resources/kubelet.sock",
+        "/run/containerd/containerd.sock",
+    ],
+)
+async def test_no_pod_mounts_what_hands_devices_out(admin: Client, path: str) -> None:
+    assert (await refusal(admin, folder(path).build()) or "").startswith("the volume of the node's /")
+
+
+@pytest.mark.parametrize(
+    "pod",
+    [
+        pod_of(),
+        folder("/data/sets"),
+        folder("/home/dev"),
+        folder("/var/lib/data"),
+        pod_of({"env": [{"name": "NVIDIA_VISIBLE_DEVICES", "value": "void"}]}),
+        pod_of().gpu_memory(1),
+        make_pod("pod", "strict").gpus(1),
+        make_pod("pod", "strict").gpu_memory(1).container("a").container("b").init_container("c"),
+    ],
+)
+async def test_everything_else_is_as_anywhere(admin: Client, pod: PodBuilder) -> None:
+    assert await refusal(admin, pod.build()) is None
+
+
+async def test_other_namespaces_are_not_strict(admin: Client) -> None:
+    container = {"name": "main", "image": "x", "env": [{"name": "NVIDIA_VISIBLE_DEVICES", "value": "all"}]}
+    pod = make_pod().spec(containers=[container], volumes=[{"name": "v", "hostPath": {"path": "/dev"}}])
+    assert await refusal(admin, pod.build()) is None
+
+
+# --- without settings ---------------------------------------------------------------------------------------
+
+
+async def test_without_the_settings_only_share_pods_and_strict_namespaces_wait(
+    strict: ControlPlane, admin: Client
+) -> None:
+    kept = await admin.get(SETTINGS)
+    await admin.delete(SETTINGS)
+    try:
+        share = json.dumps({"apiVersion": "v1", "kind": "Pod"} | make_pod("p").gpu_memory(1).build())
+        create = ("create", "--dry-run=server", "--validate=false", "-f", "-")
+        wait_for(lambda: "schedulerName" in strict.kubectl(*create, stdin=share, check=False), 20, lambda: "allowed")
+        for namespace in ("default", "kube-system"):
+            assert await refusal(admin, make_pod("p", namespace).build()) is None
+        assert "no params found" in (await refusal(admin, make_pod("p", "strict").build()) or "")
+    finally:
+        metadata = {"name": kept["metadata"]["name"]}
+        await admin.post(SETTINGS.rpartition("/")[0], {"metadata": metadata, "data": kept["data"]})
+        for _ in range(200):
+            if await refusal(admin, make_pod("p").gpu_memory(1).build()) is None:
+                break
+
+
+# --- before Kubernetes 1.36 ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def older() -> Iterator[ControlPlane]:
+    """The oldest Kubernetes that this API server can play: no MutatingAdmissionPolicy of version v1."""
+    with ControlPlane(apiserver_flags=["--emulated-version=kube=1.33"]) as plane:
+        plane.kubectl("apply", "--server-side", "-k", str(VALIDATING_ONLY))
+        bad = json.dumps({"apiVersion": "v1", "kind": "Pod"} | make_pod("p").gpu_memory("x").build())
+        create = ("create", "--dry-run=server", "--validate=false", "-f", "-")
+        wait_for(lambda: "denied request" in plane.kubectl(*create, stdin=bad, check=False), 20, lambda: "no policy")
+        yield plane
+
+
+async def test_before_1_36_the_user_writes_three_lines_and_is_told_which(
+    older: ControlPlane, strict: ControlPlane
+) -> None:
+    variable = {"name": "NVIDIA_VISIBLE_DEVICES", "valueFrom": FIELD}
+    async with Client(older) as admin:
+        one = make_pod().gpu_memory(1)
+        assert "schedulerName" in (await refusal(admin, one.build()) or "")
+        two = make_pod().gpu_memory(1).spec(schedulerName="gpu-scheduler")
+        assert await refusal(admin, two.build()) == (
+            "container main has a GPU share but does not set NVIDIA_VISIBLE_DEVICES from the field "
+            f"{FIELD['fieldRef']['fieldPath']}"
+        )
+        three = two.spec(containers=[{"name": "main", "image": "x", "env": [variable]}])
+        assert await refusal(admin, three.build()) is None
+
+
+async def test_before_1_36_everything_is_protected_all_the_same(older: ControlPlane) -> None:
+    async with Client(older) as admin:
+        ours = make_pod().gpu_memory("x").spec(schedulerName="gpu-scheduler")
+        assert "gpu-memory" in (await refusal(admin, ours.build()) or "")
+        assert "must not set nodeName" in (
+            await refusal(admin, make_pod().gpu_memory(1).spec(nodeName="n", schedulerName="gpu-scheduler").build())
+            or ""
+        )
+        listed = (await admin.get("/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies"))["items"]
+        assert len(listed) == 7
+        stored = await admin.post(what_if(), {"metadata": {"name": "p"}, "spec": make_pod().build()["spec"]})
+        assert stored["spec"]["schedulerName"] == "default-scheduler"

@@ -63,17 +63,18 @@ class Wish(NamedTuple):
 
 
 def ours(annotations: Json) -> Json:
-    """Those that concern us."""
-    return {key: value for key, value in annotations.items() if isinstance(key, str) and _is_ours(key)}
+    """Those that say what the pod asks for."""
+    found = {key: value for key, value in annotations.items() if isinstance(key, str) and _is_ours(key)}
+    if SHARED_GPUS in annotations and (GPU_FRACTION in found or GPU_MEMORY in found):
+        # The pod is bound: what it has in the other dialect is what the Binding has written for the container runtime.
+        return {key: value for key, value in found.items() if not key.endswith(MEMORY_LIMIT_SUFFIX)}
+    return found
 
 
 def read(ours: Json) -> Wish | None:
     """The wish, or None without any annotation of ours; ``InputError`` for the first one not of its form."""
     if not ours:
         return None
-    if SHARED_GPUS in annotations and (GPU_FRACTION in ours or GPU_MEMORY in ours):
-        # The pod is bound: what it has in the other dialect is what the Binding has written for the container runtime.
-        ours = {key: value for key, value in ours.items() if not key.endswith(MEMORY_LIMIT_SUFFIX)}
     pod_level = {key: _formed(key, ours[key], form) for key, form in _FORMS.items() if key in ours}
     rest = [(key, ours[key]) for key in sorted(ours) if key not in _FORMS]
     requests, limits, modes = (_by_container(rest, suffix, form) for suffix, form in _CONTAINER_FORMS.items())

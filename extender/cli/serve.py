@@ -5,7 +5,7 @@ import gc
 import os
 import socket
 from collections.abc import Callable, Coroutine
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -58,11 +58,14 @@ def serve(file: Path | None, **flags: Any) -> None:
     logs.configure(settings.log_level)
     snapshot = load_snapshot(settings.snapshot) if settings.snapshot is not None else None
     gc.freeze()  # What is loaded stays: the collector need not look at it again and again.
-    tls = Tls.of(settings)
-    observe = _observe_socket(settings)
-    main = listener("host/port", settings.host, settings.port)
-    guard(main, tls)
-    asyncio.run(_serve(settings, snapshot, lambda service: run(service, main, observe, tls)))
+    with ExitStack() as stack:
+        tls = Tls.of(settings)
+        observe = _observe_socket(settings)
+        if observe is not None:
+            stack.enter_context(observe)
+        main = stack.enter_context(listener("host/port", settings.host, settings.port))
+        guard(main, tls)
+        asyncio.run(_serve(settings, snapshot, lambda service: run(service, main, observe, tls)))
 
 
 async def _serve(

@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from tests.controlplane import users
 from tests.controlplane.build import controlplane_binary
@@ -23,6 +23,8 @@ from tests.controlplane.process import Process, free_port
 from tests.controlplane.users import ADMIN, SCHEDULER, USERS, User
 
 SchedulerConfiguration = Mapping[str, Any]
+#: Those of this process, for whoever wants their logs.
+RUNNING: Final[list["ControlPlane"]] = []
 
 
 class ControlPlane:
@@ -39,6 +41,7 @@ class ControlPlane:
         self.apiserver = self._apiserver()
 
     def __enter__(self) -> Self:
+        RUNNING.append(self)
         try:
             self.etcd.start()
             self.apiserver.start()  # it waits for etcd itself
@@ -56,6 +59,8 @@ class ControlPlane:
 
     def close(self) -> None:
         """Stop everything, the last started first; idempotent."""
+        if self in RUNNING:
+            RUNNING.remove(self)
         for process in reversed(self.processes):
             process.stop()
         self._temporary.cleanup()

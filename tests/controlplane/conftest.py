@@ -2,15 +2,12 @@
 
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Final
 
 import pytest
 
 from tests.controlplane.client import Client
-from tests.controlplane.cluster import ControlPlane
+from tests.controlplane.cluster import RUNNING, ControlPlane
 from tests.controlplane.policies import install
-
-_PLANES: Final = pytest.StashKey[list[ControlPlane]]()
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist looks
@@ -22,13 +19,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="module")
-def plane(request: pytest.FixtureRequest) -> Iterator[ControlPlane]:
+def plane() -> Iterator[ControlPlane]:
     """etcd and kube-apiserver; a test that starts more or pauses something puts it right again."""
     with ControlPlane() as plane:
-        running = request.config.stash.setdefault(_PLANES, [])
-        running.append(plane)
         yield plane
-        running.remove(plane)
 
 
 @pytest.fixture(scope="module")
@@ -46,10 +40,10 @@ async def admin(plane: ControlPlane) -> AsyncIterator[Client]:
 
 
 @pytest.hookimpl(hookwrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+def pytest_runtest_makereport() -> Iterator[None]:
     """Add the ends of the components' logs to the report of a failed test."""
     outcome = yield
     report = outcome.get_result()  # type: ignore[attr-defined]
     if report.failed:
-        for plane in item.config.stash.get(_PLANES, []):
+        for plane in RUNNING:
             report.sections += [(f"log of {process.name}", process.tail()) for process in plane.processes]

@@ -61,8 +61,11 @@ class Stage:
             process.kill()
         self._processes.clear()
 
-    def start_extender(self, name: str = "extender", **settings: object) -> Served:
-        """One that is in step when this returns; it has the rights of the manifests and nothing more."""
+    def start_extender(self, name: str = "extender", *, wait: bool = True, **settings: object) -> Served:
+        """One that is in step when this returns, unless ``wait`` is off.
+
+        It has the rights of the manifests and nothing more.
+        """
         port = free_port()
         url = f"http://127.0.0.1:{port}"
         options = [f"--{key.replace('_', '-')}={value}" for key, value in settings.items()]
@@ -77,7 +80,8 @@ class Stage:
         self.plane.processes.append(process)  # its log is shown when a test fails
         self._processes.append(process)
         process.start()
-        process.wait_until_ready()
+        if wait:
+            process.wait_until_ready()
         return Served(process, url)
 
     def start_scheduler(self, extender: Served | None, name: str = "gpu-scheduler", **changes: Any) -> Process:

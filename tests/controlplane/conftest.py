@@ -1,6 +1,7 @@
 """A control plane for tests: one per module, on one xdist worker, its logs shown when a test fails."""
 
 from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -20,14 +21,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.xdist_group("controlplane"))
 
 
+@contextmanager
+def shown(config: pytest.Config, plane: ControlPlane) -> Iterator[None]:
+    """The logs of its processes are shown with each test that fails meanwhile."""
+    running = config.stash.setdefault(_PLANES, [])
+    running.append(plane)
+    yield
+    running.remove(plane)
+
+
 @pytest.fixture(scope="module")
 def plane(request: pytest.FixtureRequest) -> Iterator[ControlPlane]:
     """etcd and kube-apiserver; a test that starts more or pauses something puts it right again."""
-    with ControlPlane() as plane:
-        running = request.config.stash.setdefault(_PLANES, [])
-        running.append(plane)
+    with ControlPlane() as plane, shown(request.config, plane):
         yield plane
-        running.remove(plane)
 
 
 @pytest.fixture

@@ -55,7 +55,6 @@ def annotations(pod: dict[str, Any]) -> dict[str, str]:
     return pod["metadata"].get("annotations") or {}
 
 
-@pytest.mark.xfail(strict=True, reason="no reconciler drops what dead tries hold, nothing pokes the pods that wait")
 @pytest.mark.timeout(60 + 15 * KILLS)
 async def test_kill_9_of_the_extender_at_random_moments_in_a_burst(
     scene: Scene, extender: Served, capsys: pytest.CaptureFixture[str]

@@ -73,7 +73,6 @@ async def holds_until_it_is_empty(scene: Scene, node: GpuNode) -> None:
     assert [len(sizes) for sizes in scene.cards(node)].count(2) == 1, "what is going takes no new share"
 
 
-@pytest.mark.xfail(strict=True, reason="no reconciler closes what others have asked to end, once it is empty")
 async def test_deleted(scene: Scene, node: GpuNode) -> None:
     await scene.admin.delete(path_of(await the_reservation(scene)))
     await holds_until_it_is_empty(scene, node)
@@ -88,7 +87,6 @@ async def test_evicted(scene: Scene, node: GpuNode) -> None:
     await holds_until_it_is_empty(scene, node)
 
 
-@pytest.mark.xfail(strict=True, reason="no reconciler closes what others have asked to end, once it is empty")
 async def test_preempted(scene: Scene, node: GpuNode, stage: Stage) -> None:
     """A scheduler that does not know of us evicts it for a pod of the highest priority that users can have."""
     profile = {"profiles": [{"schedulerName": "other"}]}
@@ -115,7 +113,6 @@ async def test_force_deleted(scene: Scene, node: GpuNode, extender: Served) -> N
     assert scene.referee.violations() == []
 
 
-@pytest.mark.xfail(strict=True, reason="lost devices are not repaired yet")
 async def test_deleted_now_the_card_is_given_to_nobody_and_held_again(
     scene: Scene, node: GpuNode, extender: Served
 ) -> None:
@@ -130,7 +127,6 @@ async def test_deleted_now_the_card_is_given_to_nobody_and_held_again(
     assert [len(sizes) for sizes in scene.cards(node)] == [3]
 
 
-@pytest.mark.xfail(strict=True, reason="no reconciler gives up what never reports")
 async def test_one_that_never_reports_is_given_up(scene: Scene, node: GpuNode) -> None:
     """The GPU behind it is broken, or its image is missing: the next one may do better."""
     scene.referee.agent = silence

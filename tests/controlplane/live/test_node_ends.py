@@ -2,8 +2,6 @@
 
 import asyncio
 
-import pytest
-
 from tests.builders import make_node, make_pod
 from tests.controlplane.gpu_node import GpuNode
 from tests.controlplane.judge import Kind
@@ -31,7 +29,6 @@ async def is_well(scene: Scene) -> bool:
     return not scene.referee.violations_now()
 
 
-@pytest.mark.xfail(strict=True, reason="lost devices are not repaired yet")
 async def test_gpushare_device_plugin_35_a_node_that_reboots(scene: Scene, extender: Served) -> None:
     """gpushare-device-plugin#35: after a reboot 18 of 11 GiB were allocated.
 
@@ -112,7 +109,6 @@ async def test_a_node_that_is_gone_for_good_takes_nothing_with_it(scene: Scene) 
     assert scene.referee.violations(BROUGHT_ABOUT) == []
 
 
-@pytest.mark.xfail(strict=True, reason="a force-deleted pod counts as gone at once")
 async def test_a_user_pod_deleted_by_force_runs_on_for_its_grace_period(scene: Scene) -> None:
     """The object is gone, its processes are not: the room is theirs until they must have ended."""
     node = await scene.add(make_node("n").gpus(1, mib=A100))

@@ -27,6 +27,8 @@ SCHEDULER: Final = User.service_account("gpu-extender", "gpu-scheduler")
 AGENT: Final = User.service_account(names.RESERVATION_NAMESPACE, reservation.SERVICE_ACCOUNT)
 #: Who the product's processes are, beside the extender.
 PRODUCT: Final = (SCHEDULER, AGENT)
+#: Settings for tests: less patience than people would want.
+QUICK: Final[Mapping[str, float]] = {"report_timeout": 12, "idle_timeout": 15}
 TREE: Final = Path(__file__).parent.parent.parent
 
 

@@ -9,7 +9,7 @@ from tests.controlplane.cluster import ControlPlane
 from tests.controlplane.conftest import shown
 from tests.controlplane.process import Process
 from tests.controlplane.scene import Scene
-from tests.controlplane.stage import PRODUCT, Served, Stage
+from tests.controlplane.stage import PRODUCT, QUICK, Served, Stage
 
 
 @pytest.fixture(scope="package")
@@ -29,7 +29,7 @@ def stage(request: pytest.FixtureRequest, audit: Path) -> Iterator[Stage]:
 @pytest.fixture(scope="module")
 def extender(stage: Stage) -> Iterator[Served]:
     """In step, and the module's only one unless it starts more."""
-    yield stage.start_extender()
+    yield stage.start_extender(**QUICK)
     stage.stop()
 
 

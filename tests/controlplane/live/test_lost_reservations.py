@@ -10,7 +10,7 @@ from tests.builders import make_node, make_pod
 from tests.controlplane.client import path_of
 from tests.controlplane.gpu_node import GpuNode
 from tests.controlplane.judge import Kind
-from tests.controlplane.kubelets import report, silence
+from tests.controlplane.kubelets import Started, report
 from tests.controlplane.scene import Scene
 from tests.controlplane.stage import Served, Stage, inspected
 
@@ -129,11 +129,26 @@ async def test_deleted_now_the_card_is_given_to_nobody_and_held_again(
 
 async def test_one_that_never_reports_is_given_up(scene: Scene, node: GpuNode) -> None:
     """The GPU behind it is broken, or its image is missing: the next one may do better."""
-    scene.referee.agent = silence
+    silent = asyncio.Event()
+
+    async def never_reports(_: Started) -> None:
+        silent.set()
+
+    scene.referee.agent = never_reports
     await scene.submit(make_pod("new").gpu_fraction("0.9"))
-    await scene.until(lambda: scene.has_opened(2), 10, "it needs another card")
+    await asyncio.wait_for(silent.wait(), 15)
     scene.referee.agent = report
     await scene.run("new", seconds=60)
+    assert len(scene.opened) == 3, "the one of the shares, the silent one, and the next"
+    assert scene.referee.violations() == []
+
+
+async def test_an_idle_one_gives_its_card_back(scene: Scene, node: GpuNode) -> None:
+    """Nobody waits for the card."""
+    await scene.delete("a", "b")
+    await scene.until(lambda: scene.has_reservations(0), 60, "it is closed when it was idle for a while")
+    await scene.submit(make_pod("whole").gpus(2))
+    await scene.run("whole")
 
 
 async def test_one_that_the_kubelet_refuses_is_given_up(scene: Scene) -> None:

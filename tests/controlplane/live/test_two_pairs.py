@@ -8,7 +8,7 @@ import pytest
 from tests.builders import make_node, make_pod
 from tests.controlplane.crowd import Crowd
 from tests.controlplane.scene import Scene
-from tests.controlplane.stage import Served, Stage, configuration
+from tests.controlplane.stage import QUICK, Served, Stage, configuration
 
 A100 = 81920
 OTHER = "gpu-scheduler-2"
@@ -16,9 +16,12 @@ OTHER = "gpu-scheduler-2"
 
 @pytest.fixture(scope="module")
 def pairs(stage: Stage) -> Iterator[list[Served]]:
-    """gpu-scheduler asks the first extender, gpu-scheduler-2 the second: neither knows of the other."""
-    first = stage.start_extender("extender-1")
-    second = stage.start_extender("extender-2", scheduler_name=OTHER)
+    """gpu-scheduler asks the first extender, gpu-scheduler-2 the second: neither knows of the other.
+
+    Both may open the last card; the reservation pod that finds none is given up, here sooner than people would want.
+    """
+    first = stage.start_extender("extender-1", **QUICK)
+    second = stage.start_extender("extender-2", scheduler_name=OTHER, **QUICK)
     stage.start_scheduler(first, "scheduler-1")
     (profile,) = configuration(second)["profiles"]
     stage.start_scheduler(second, "scheduler-2", profiles=[profile | {"schedulerName": OTHER}])

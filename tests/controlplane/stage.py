@@ -84,7 +84,7 @@ class Stage:
             self.plane.processes.remove(process)
         self._processes.clear()
 
-    def start_extender(self, name: str = "extender", server: str | None = None, **settings: object) -> Served:
+    def start_extender(self, name: str = "extender", server: str | None = None, /, **settings: object) -> Served:
         """One that is in step when this returns; it has the rights of the manifests and nothing more.
 
         ``server``: where it finds the API server, if not where that is.

@@ -10,7 +10,7 @@ UV_PIN := uv==0.13.9
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install dev run test lint bench bench-packing load clean
+.PHONY: help install dev run test lint kills bench bench-packing load clean
 
 help:  ## What there is to make
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
@@ -42,6 +42,9 @@ lint: dev  ## ruff, mypy strict, layering
 
 test: lint  ## Every test
 	@$(BIN)/pytest -n auto --dist loadgroup --cov --cov-report=term:skip-covered
+
+kills: dev  ## kill -9 of the extender, KILLS times (100) in a burst of pods, under the real control plane
+	@KILLS=$${KILLS:-100} $(BIN)/pytest -q tests/controlplane/live/test_deaths.py -k of_the_extender
 
 bench: dev  ## Latencies as ratios in one run; prints the table of docs/performance.md
 	@$(BIN)/python -m bench.decisions

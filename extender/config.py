@@ -58,6 +58,8 @@ class Settings(BaseModel):
     scheduler_name: str = Field("gpu-scheduler", description="the kube-scheduler profile that calls this extender")
     agent_image: str = Field(f"gpu-extender:{version('gpu-extender')}", description="image of the reservation pods")
     agent_runtime_class: str | None = Field(None, description="runtimeClassName of the reservation pods; default: none")
+    idle_timeout: Seconds = Field(60.0, gt=0, description="seconds a shared GPU without a share stays open")
+    report_timeout: Seconds = Field(120.0, gt=0, description="seconds a reservation pod may take to report its device")
     spare_gpus: Int = Field(0, ge=0, description="idle shared GPUs that each GPU node keeps open ahead of demand")
     lease_namespace: str = Field("gpu-extender", description="where the Lease of the background work is")
     max_body_mib: Int = Field(64, ge=1, description="MiB of a request body; above it 413")

@@ -150,7 +150,7 @@ def join(  # noqa: PLR0913 - the parts that it joins
         clock=clock,
         tell=tell,
         waiting=waiting,
-        patience=Patience(entry=max(20.0, 2 * settings.bind_timeout)),
+        patience=Patience(settings.idle_timeout, settings.report_timeout, max(20.0, 2 * settings.bind_timeout)),
         spare=settings.spare_gpus,
     )
     return Joined(Binder(api, decisions, shares, clock), reservations, reconciler)

@@ -16,7 +16,7 @@ def has_more(before: NodeState | None, now: NodeState) -> bool:
         return True
     if now.closed is not None:
         return False
-    if before.closed is not None or now.whole_free > before.whole_free:
+    if before.closed is not None or now.whole_free > before.whole_free or before.barred > now.barred:
         return True
     if any(amount > before.free.get(resource, 0) for resource, amount in now.free.items()):
         return True

@@ -153,7 +153,10 @@ class Kubelets:
         uid = pod["metadata"]["uid"]
         lingering = FOREVER if pod["metadata"]["namespace"] == RESERVATIONS else self.lingering
         await asyncio.sleep(min(grace, lingering))
+        admitted = node.admitted.get(uid)
         self._end(node, uid)
+        if admitted is not None:
+            await self._write_pod(pod, statuses.stopped(admitted))
         await self._delete(pod)
 
     def _end(self, node: GpuNode, uid: str) -> None:

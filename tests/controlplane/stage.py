@@ -9,19 +9,26 @@
 
 import os
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
+import httpx
+
 from extender.core import names, reservation
 from tests.controlplane.cluster import ControlPlane
 from tests.controlplane.process import Process, free_port
-from tests.controlplane.users import EXTENDER, User
+from tests.controlplane.users import EXTENDER, User, kubeconfig
 from tests.manifests import BASE, scheduler_configuration
 
 SCHEDULER: Final = User.service_account("gpu-extender", "gpu-scheduler")
 AGENT: Final = User.service_account(names.RESERVATION_NAMESPACE, reservation.SERVICE_ACCOUNT)
+#: Who the product's processes are, beside the extender.
+PRODUCT: Final = (SCHEDULER, AGENT)
+#: Settings for tests: less patience than people would want.
+QUICK: Final[Mapping[str, Any]] = {"report_timeout": 12, "idle_timeout": 15}
 TREE: Final = Path(__file__).parent.parent.parent
 
 
@@ -32,12 +39,27 @@ class Served:
     process: Process
     url: str
 
+    async def get(self, path: str) -> Any:
+        """What people and Prometheus look at. Raises httpx.TransportError where it does not answer."""
+        async with httpx.AsyncClient(base_url=self.url, trust_env=False, timeout=30) as client:
+            return (await client.get(path)).raise_for_status().json()
+
+    async def verb(self, name: str, body: Mapping[str, Any]) -> Any:
+        """What kube-scheduler asks. Raises httpx.TransportError where it does not answer."""
+        async with httpx.AsyncClient(base_url=f"{self.url}/scheduler", trust_env=False, timeout=30) as client:
+            return (await client.post(f"/{name}", json=dict(body))).raise_for_status().json()
+
+    async def bind(self, pod: Mapping[str, Any], node: str) -> str:
+        """bind's ``Error``: empty where the pod is bound."""
+        who = {"PodName": pod["metadata"]["name"], "PodNamespace": pod["metadata"]["namespace"]}
+        return str((await self.verb("bind", {**who, "PodUID": pod["metadata"]["uid"], "Node": node}))["Error"])
+
 
 class Stage:
     """A control plane with the product installed."""
 
     def __init__(self, plane: ControlPlane | None = None) -> None:
-        self.plane = plane or ControlPlane(more_users=[SCHEDULER, AGENT])
+        self.plane = plane or ControlPlane(more_users=PRODUCT)
         self._processes: list[Process] = []
 
     def __enter__(self) -> Self:
@@ -59,19 +81,25 @@ class Stage:
         """End the product's processes; the control plane stays."""
         for process in self._processes:
             process.kill()
+            self.plane.processes.remove(process)
         self._processes.clear()
 
-    def start_extender(self, name: str = "extender", *, wait: bool = True, **settings: object) -> Served:
+    def start_extender(
+        self, name: str = "extender", server: str | None = None, /, *, wait: bool = True, **settings: object
+    ) -> Served:
         """One that is in step when this returns, unless ``wait`` is off.
 
-        It has the rights of the manifests and nothing more.
+        It has the rights of the manifests and nothing more. ``server``: where it finds the API server, if not where
+        that is.
         """
         port = free_port()
         url = f"http://127.0.0.1:{port}"
         options = [f"--{key.replace('_', '-')}={value}" for key, value in settings.items()]
         command = [sys.executable, "-m", "extender", "serve", f"--port={port}", *options]
+        credentials = self.plane.folder / f"{name}.kubeconfig"
+        credentials.write_text(kubeconfig(EXTENDER, server or self.plane.server, self.plane.authority))
         variables = {
-            "GPU_EXTENDER_KUBECONFIG": str(self.plane.kubeconfig(EXTENDER)),
+            "GPU_EXTENDER_KUBECONFIG": str(credentials),
             "PATH": os.environ["PATH"],
             "HOME": str(self.plane.folder),
             "PYTHONPATH": str(TREE),
@@ -89,6 +117,12 @@ class Stage:
         process = self.plane.start_scheduler(configuration(extender) | changes, name, SCHEDULER)
         self._processes.append(process)
         return process
+
+
+async def inspected(extender: Served, node: str) -> Any:
+    """The node as the extender shows it."""
+    (found,) = (shown for shown in (await extender.get("/inspect"))["nodes"] if shown["name"] == node)
+    return found
 
 
 def configuration(served: Served | None) -> dict[str, Any]:

@@ -36,6 +36,12 @@ def succeeded(admitted: Admitted) -> Json:
     }
 
 
+def stopped(admitted: Admitted) -> Json:
+    """All containers were ended: what the kubelet says before it deletes the pod."""
+    state = {"terminated": {"exitCode": 143, "reason": "Error", "finishedAt": _now()}}
+    return {"phase": "Failed", "conditions": _conditions(False), "containerStatuses": _containers(admitted, state)}
+
+
 def failed(rejection: Rejection) -> Json:
     """Not admitted: that is final."""
     return {

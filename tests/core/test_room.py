@@ -27,6 +27,7 @@ def state(mib: int | None = 1000, **changes: Any) -> NodeState:
         (None, state()),
         (state(mib=None), state()),
         (state(closed="ReservationLost"), state()),
+        (state(barred=True), state()),
         (state(whole_free=0), state()),
         (state(free={"cpu": 9, "pods": 5}), state()),
         (state(free={"pods": 5}), state()),
@@ -50,6 +51,7 @@ def test_more(before: NodeState | None, now: NodeState) -> None:
     [
         state(closed="ReservationLost"),
         state(closed="ReservationLost", whole_free=4),
+        state(barred=True),
         state(whole_free=0),
         state(free={"cpu": 9, "pods": 4}),
         state(gpus=(replace(GPU, used_mib=700), FULL)),

@@ -1,0 +1,69 @@
+"""The extender asks the API server for what the manifests grant: never for more, and each right is used."""
+
+import json
+from pathlib import Path
+from typing import Any, Final
+
+from tests.builders import make_node, make_pod
+from tests.controlplane.gpu_node import RESERVATIONS, GpuNode
+from tests.controlplane.scene import Scene
+from tests.controlplane.stage import Served
+from tests.manifests import rights
+
+Json = dict[str, Any]
+Right = tuple[str | None, str, str, str | None]
+A100 = 81920
+RECORDS: Final = f"/api/v1/namespaces/{RESERVATIONS}/configmaps"
+
+#: Rights of work that is not there yet (what agents report per device, kept on the Node). It must be empty one day.
+AWAITED: Final[set[Right]] = {(None, "get", "nodes", None)}
+
+
+def requests(audit: Path) -> list[Json]:
+    """What the extenders have asked for until now; watches when they began."""
+    return [json.loads(line) for line in audit.read_text().splitlines()]
+
+
+def is_used(right: Right, asked: list[Json]) -> bool:
+    return any(right in _needed(request["verb"], request.get("objectRef", {})) for request in asked)
+
+
+def _needed(verb: str, what: Json) -> list[Right]:
+    """The rights, from the widest to the narrowest, of which the request needs one."""
+    resource = "/".join(filter(None, [what.get("resource"), what.get("subresource")]))
+    where = what.get("namespace")
+    return [(scope, verb, resource, name) for scope in (None, where) for name in (None, what.get("name"))]
+
+
+async def forge_entry(scene: Scene, node: GpuNode, pod: Json) -> None:
+    """A process has died after it wrote this pod's entry: whether its Binding is on the way, nobody knows."""
+    found = (await scene.admin.get(RECORDS))["items"]
+    [config_map] = [record for record in found if (record.get("data") or {}).get("node") == node.name]
+    record = json.loads(config_map["data"]["record"])
+    [gpu] = record["gpus"].values()
+    gpu["shares"][pod["metadata"]["uid"]] = {"pod": f"default/{pod['metadata']['name']}", "mib": 10, "try": "dead-1"}
+    config_map["data"]["record"] = json.dumps(record)
+    await scene.admin.send("PUT", f"{RECORDS}/{config_map['metadata']['name']}", config_map)
+
+
+async def test_the_extender_uses_every_right_that_it_has_and_is_refused_nothing(
+    scene: Scene, extender: Served, audit: Path
+) -> None:
+    """A share is bound, another after a fence, cards are opened for nothing and closed again."""
+    node = await scene.add(make_node("n").gpus(3, mib=A100))
+    await scene.submit(make_pod("share").gpu_fraction("0.5"), make_pod("plain"))
+    await scene.run("share", "plain")
+    await scene.submit(make_pod("fenced").gpu_memory(10).spec(schedulerName="nobody"))
+    pod = await scene.pod("fenced")
+    await forge_entry(scene, node, pod)
+    assert await extender.bind(pod, node.name) == ""
+    async with scene.refusing_bindings_of("refused"):
+        await scene.submit(make_pod("refused").gpu_fraction("0.9").num_devices(2))
+        await scene.until(lambda: scene.has_closed(2), 30, "what was opened for nothing is closed")
+
+    asked = requests(audit)
+    assert asked, "the audit log is empty"
+    refused = [f"{each['verb']} {each['requestURI']}" for each in asked if each["responseStatus"]["code"] in (401, 403)]
+    assert refused == []
+    unused = {right for right in rights("gpu-extender", "gpu-extender") if not is_used(right, asked)}
+    assert unused == AWAITED

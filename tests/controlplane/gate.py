@@ -11,7 +11,7 @@
 
 import asyncio
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
 
 import aiohttp
 from aiohttp import web
@@ -103,7 +103,7 @@ class Gate:
         await self._session.close()
         await asyncio.sleep(0.05)
 
-    async def start_extender(self, stage: Stage, name: str = "gated", **settings: object) -> Served:
+    async def start_extender(self, stage: Stage, name: str = "gated", **settings: Any) -> Served:
         """An extender that reaches the API server through here only."""
         return await asyncio.to_thread(stage.start_extender, name, self.url, **settings)
 

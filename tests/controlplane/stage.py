@@ -28,7 +28,7 @@ AGENT: Final = User.service_account(names.RESERVATION_NAMESPACE, reservation.SER
 #: Who the product's processes are, beside the extender.
 PRODUCT: Final = (SCHEDULER, AGENT)
 #: Settings for tests: less patience than people would want.
-QUICK: Final[Mapping[str, Any]] = {"report_timeout": 12, "idle_timeout": 15}
+QUICK: Final[Mapping[str, Any]] = {"report_timeout": 9, "idle_timeout": 6}
 TREE: Final = Path(__file__).parent.parent.parent
 
 

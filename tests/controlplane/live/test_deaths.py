@@ -17,6 +17,7 @@ from tests.controlplane.stage import Served, Stage
 
 #: How often the extender is killed. A hundred times: ``make kills``.
 KILLS: Final = int(os.environ.get("KILLS", "25"))
+DEVICE: Final = "gpu-extender.io/device"
 RECORDS: Final = f"/api/v1/namespaces/{RESERVATIONS}/configmaps"
 
 
@@ -40,15 +41,14 @@ async def all_is_well(scene: Scene) -> None:
     assert await scene.failed() == [], "a kubelet has refused these"
 
 
-async def under_way(scene: Scene) -> int:
-    """Binds that somebody has begun and not ended: reservations that have not reported, entries of unbound pods."""
-    waiting = [pod for pod in await scene.reservations() if "gpu-extender.io/device" not in annotations(pod)]
+async def under_way(scene: Scene) -> set[str]:
+    """What somebody has begun and not ended: reservations that have not reported, tries to bind unbound pods."""
+    waiting = {pod["metadata"]["uid"] for pod in await scene.reservations() if DEVICE not in annotations(pod)}
     unbound = {pod["metadata"]["uid"] for pod in await scene.pending()}
-    entries = 0
     for found in (await scene.admin.get(RECORDS))["items"]:
         gpus = json.loads(found.get("data", {}).get("record", '{"gpus": {}}'))["gpus"]
-        entries += sum(uid in unbound for gpu in gpus.values() for uid in gpu["shares"])
-    return len(waiting) + entries
+        waiting |= {share["try"] for gpu in gpus.values() for uid, share in gpu["shares"].items() if uid in unbound}
+    return waiting
 
 
 def annotations(pod: dict[str, Any]) -> dict[str, str]:
@@ -63,12 +63,15 @@ async def test_kill_9_of_the_extender_at_random_moments_in_a_burst(
     await add_nodes(scene)
     crowd = Crowd(scene, seed=9)
     hit = 0
+    left: set[str] = set()  # what an earlier kill has left behind
     for number in range(KILLS):
         await crowd.come(40 if number == 0 else 8)
         gone = asyncio.create_task(crowd.go(8 if number else 0))
         await asyncio.sleep(crowd.moment(0.6))
         extender.process.kill()
-        hit += await under_way(scene) > 0
+        begun = await under_way(scene) - left
+        hit += bool(begun)
+        left |= begun
         extender.process.start()
         await asyncio.to_thread(extender.process.wait_until_ready)
         await gone

@@ -28,6 +28,8 @@ from tests.controlplane.room import fits
 from tests.controlplane.stage import Stage
 
 Json = dict[str, Any]
+#: A node selector that no node meets: kube-scheduler leaves the pod to the test.
+BY_THE_TEST: Final = {"placed": "by-the-test"}
 _RESERVATIONS: Final = f"/api/v1/namespaces/{RESERVATIONS}/pods"
 _ADMISSION: Final = "/apis/admissionregistration.k8s.io/v1/validatingadmission"
 _SETTLED: Final = 0.5  # seconds that a state must last

@@ -14,7 +14,7 @@ from tests.builders import make_node, make_pod
 from tests.controlplane.gate import Gate
 from tests.controlplane.gpu_node import GpuNode
 from tests.controlplane.process import Process
-from tests.controlplane.scene import Scene
+from tests.controlplane.scene import BY_THE_TEST, Scene
 from tests.controlplane.stage import Served, Stage
 
 Json = dict[str, Any]
@@ -35,7 +35,7 @@ class Late:
 
     async def pod(self, name: str, fraction: str) -> Json:
         """Bound by nobody but the test."""
-        await self.scene.submit(make_pod(name).gpu_fraction(fraction).spec(schedulerName="nobody"))
+        await self.scene.submit(make_pod(name).gpu_fraction(fraction).spec(nodeSelector=BY_THE_TEST))
         return await self.scene.pod(name)
 
     async def is_bound(self, name: str) -> bool:

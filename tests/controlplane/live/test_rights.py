@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from tests.builders import make_node, make_pod
 from tests.controlplane.gpu_node import RESERVATIONS, GpuNode
-from tests.controlplane.scene import Scene
+from tests.controlplane.scene import BY_THE_TEST, Scene
 from tests.controlplane.stage import Served
 from tests.manifests import rights
 
@@ -53,7 +53,7 @@ async def test_the_extender_uses_every_right_that_it_has_and_is_refused_nothing(
     node = await scene.add(make_node("n").gpus(3, mib=A100))
     await scene.submit(make_pod("share").gpu_fraction("0.5"), make_pod("plain"))
     await scene.run("share", "plain")
-    await scene.submit(make_pod("fenced").gpu_memory(10).spec(schedulerName="nobody"))
+    await scene.submit(make_pod("fenced").gpu_memory(10).spec(nodeSelector=BY_THE_TEST))
     pod = await scene.pod("fenced")
     await forge_entry(scene, node, pod)
     assert await extender.bind(pod, node.name) == ""

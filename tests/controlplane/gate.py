@@ -103,7 +103,7 @@ class Gate:
         await self._session.close()
         await asyncio.sleep(0.05)
 
-    async def start_extender(self, stage: Stage, name: str = "gated", **settings: object) -> Served:
+    async def start_extender(self, stage: Stage, name: str = "gated", **settings: Any) -> Served:
         """An extender that reaches the API server through here only."""
         return await asyncio.to_thread(stage.start_extender, name, self.url, **settings)
 

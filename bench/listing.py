@@ -116,6 +116,14 @@ def _run(url: str) -> Listed:
         return asyncio.run(_listed(kubeconfig))
 
 
+def _wait_for(port: int) -> None:
+    while True:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.1)
+
+
 def measure_listing(pods: int = PODS, nodes: int = NODES) -> str:
     """One line; the extender in a fresh process."""
     with socket.socket() as probe:
@@ -123,8 +131,7 @@ def measure_listing(pods: int = PODS, nodes: int = NODES) -> str:
         port = probe.getsockname()[1]
     server = subprocess.Popen([sys.executable, "-m", "bench.api_server", str(port), str(pods), str(nodes)])
     try:
-        while socket.socket().connect_ex(("127.0.0.1", port)):
-            time.sleep(0.1)
+        _wait_for(port)
         with multiprocessing.get_context("spawn").Pool(1) as pool:
             listed: Listed = pool.apply(_run, (f"http://127.0.0.1:{port}",))
     finally:

@@ -11,7 +11,7 @@
 
 import asyncio
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
 
 import aiohttp
 from aiohttp import web

@@ -10,7 +10,7 @@ UV_PIN := uv==0.13.9
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install dev run test lint kills bench bench-packing load clean
+.PHONY: help install dev run cluster test lint kills bench bench-packing load clean
 
 help:  ## What there is to make
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
@@ -33,6 +33,9 @@ dev: .venv/.installed-dev  ## The same with everything that tests need
 
 run: install  ## The embedded cluster on port 8888, with its pending pods being placed
 	@$(BIN)/python -m examples.play --snapshot examples/cluster.yaml --port 8888
+
+cluster: dev  ## A real control plane with GPU nodes that are played: try kubectl on it; four minutes to build, once
+	@$(BIN)/python -m examples.cluster_up
 
 lint: dev  ## ruff, mypy strict, layering
 	@$(BIN)/ruff check .

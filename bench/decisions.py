@@ -1,4 +1,4 @@
-"""Latency of filter, prioritize and bind as ratios to a parse-and-echo route, and the cost of a rebuild.
+"""Latency of filter, prioritize and bind as ratios to a parse-and-echo route, the cost of a rebuild and of a list.
 
 Each figure and its yardstick are measured in turn, call by call, over keep-alive connections on loopback.
 
@@ -20,6 +20,7 @@ from statistics import median, quantiles
 import orjson
 
 from bench.clusters import node_name, pod_body
+from bench.listing import measure_listing
 from bench.rebuild import measure_rebuild
 from bench.refresh import measure_refresh
 from extender.core import names
@@ -136,7 +137,8 @@ def main() -> None:
                   flush=True)  # fmt: skip
     print()
     print(measure_refresh(5000))
-    print(measure_rebuild(50_000))
+    print(measure_rebuild(50_000), flush=True)
+    print(measure_listing())
 
 
 if __name__ == "__main__":

@@ -78,7 +78,7 @@ def add_read_routes(app: FastAPI, service: Service) -> None:
         return await asyncio.to_thread(lambda seen: to_json(picture(seen)), states())
 
     async def check() -> Response:
-        return to_json({"differences": [difference.as_json() for difference in service.differences()]})
+        return to_json({"differences": [difference.as_json() for difference in await service.differences()]})
 
     async def explain_pod(namespace: str, pod: str) -> Response:
         found = service.view.find(namespace, pod)

@@ -168,7 +168,7 @@ class KubeCluster:
         cursor = ""
         while True:
             query = [*selector, ("limit", str(page_size))] + ([("continue", cursor)] if cursor else [])
-            listed = parse(await self._connection.send(Request("GET", collection, query=query)))
+            listed = parse(await self._connection.send(Request("GET", collection, query=query), page=True))
             metadata, items = listed.get("metadata"), listed.get("items")
             if not isinstance(metadata, dict) or not isinstance(items, list):
                 raise Unavailable("the Kubernetes API answered with something that is no list")

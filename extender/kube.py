@@ -40,10 +40,13 @@ _FAILURES: Final = (
 class Limits:
     """Seconds that a request may take, answer included, and that a watch may be silent.
 
-    The server sends a bookmark about once a minute: a longer silence is a dead connection.
+    A page of a list has more: where an API server that has just started needs too long for the first page, a list
+    that begins again makes it worse. The server sends a bookmark about once a minute: a longer silence is a dead
+    connection.
     """
 
     request: float = 5.0
+    page: float = 30.0
     silence: float = 90.0
 
 
@@ -64,6 +67,7 @@ class Connection:
     def __init__(self, client: ApiClient, limits: Limits) -> None:
         self._client = client
         self._limits = aiohttp.ClientTimeout(total=limits.request)
+        self._page_limits = aiohttp.ClientTimeout(total=limits.page, sock_connect=limits.request)
         self._stream_limits = aiohttp.ClientTimeout(total=None, sock_connect=limits.request, sock_read=limits.silence)
 
     @classmethod
@@ -86,10 +90,10 @@ class Connection:
         """End every connection; requests under way end with Unavailable."""
         await self._client.rest_client.close()
 
-    async def send(self, request: Request) -> bytes:
-        """The body of a 2xx answer. Raises ApiError."""
+    async def send(self, request: Request, *, page: bool = False) -> bytes:
+        """The body of a 2xx answer; ``page``: it is one of a list. Raises ApiError."""
         try:
-            answer = await self._answer(request, self._limits)
+            answer = await self._answer(request, self._page_limits if page else self._limits)
             async with answer:
                 text = await answer.read()
         except _FAILURES as error:

@@ -53,19 +53,23 @@ class Reflector:
         listed = sorted(pods, key=lambda pod: not is_reservation(pod))
         for pod in listed:
             self.account(pod)
-        self.learn(listed)
+        for pod in self.youngest(listed):
+            self.learn(pod)
 
-    def learn(self, pods: Iterable[Object]) -> None:
-        """What people ask for, from the youngest pods of a first list: older ones would hardly count any more."""
+    def youngest(self, pods: Iterable[Object]) -> list[Object]:
+        """Of a first list, the pods to learn from what people ask for: older ones would hardly count any more."""
         bound = [pod for pod in pods if node_of(pod) is not None and not is_reservation(pod)]
-        for pod in sorted(bound, key=_created)[-LEARNED_FROM:]:
+        return sorted(bound, key=_created)[-LEARNED_FROM:]
+
+    def learn(self, pod: Object) -> None:
+        """What this pod asks for is what people ask for."""
+        if node_of(pod) is not None and not is_reservation(pod):
             self._decisions.saw(pod)
 
     def pod(self, pod: Object) -> None:
         """A pod is new or has changed."""
         self.account(pod)
-        if node_of(pod) is not None and not is_reservation(pod):
-            self._decisions.saw(pod)
+        self.learn(pod)
 
     def account(self, pod: Object) -> None:
         """The ledger's part of ``pod``; nothing is learned from it."""

@@ -19,13 +19,15 @@ from extender.binding.records import NodeRecords
 from extender.binding.reservations import Reservations
 from extender.binding.share import ShareBinding
 from extender.config import Settings
-from extender.core.consistency import Difference, differences
+from extender.core.consistency import Difference, differences, steps
 from extender.core.decisions import Decisions, Policy, Refresher, at_once
+from extender.core.podreader import namespaced_name
 from extender.core.reservation import Template
 from extender.embedded import EmbeddedCluster
 from extender.metrics import Metrics
 from extender.reflector import Reflector
 from extender.snapshot import Snapshot
+from extender.turns import in_turns
 
 #: Pods whose last decision is remembered for explain.
 LAST_DECISIONS = 10_000
@@ -84,9 +86,11 @@ class Service:
         default_factory=lambda: LRUCache(maxsize=LAST_DECISIONS)
     )
 
-    def differences(self) -> list[Difference]:
-        """What ledger and API disagree on now."""
-        return differences(self.decisions.ledger, self.view.pods())
+    async def differences(self) -> list[Difference]:
+        """What ledger and API disagree on; each object as it stands when it is looked at."""
+        view = self.view
+        looked = steps(self.decisions.ledger, view.pods, lambda pod: view.find(*namespaced_name(pod)))
+        return [found async for step in in_turns(looked) for found in step]
 
 
 def policy_of(settings: Settings) -> Policy:
@@ -177,6 +181,6 @@ def embedded_service(
     binder, reservations, _ = join(settings, cluster, decisions, watcher, clock=clock, process="embedded")
     metrics = Metrics()
     service = Service(settings, decisions, binder, reservations, cluster, metrics, lambda: None, cluster)
-    for difference in service.differences():
+    for difference in differences(decisions.ledger, tuple(cluster.pods())):
         metrics.differences.labels(difference.kind).inc()
     return service

@@ -12,6 +12,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 
 from extender.config import Settings
 from extender.core import names
+from extender.core.consistency import differences
 from extender.core.errors import Conflict, NotFound, Refused
 from extender.core.inspect import picture
 from extender.service import Service, embedded_service
@@ -279,7 +280,8 @@ class EmbeddedMachine(RuleBasedStateMachine):
 
     @invariant()
     def nothing_contradicts_itself(self) -> None:
-        kinds = {difference.kind for difference in self.extender.service.differences()}
+        service = self.extender.service
+        kinds = {difference.kind for difference in differences(service.decisions.ledger, tuple(service.view.pods()))}
         # A pod that was bound past us may hold more than there is.
         assert kinds <= {"overcommitted"}
 

@@ -113,7 +113,7 @@ async def connect(port: int, folder: Path) -> KubeCluster:
     }
     path = folder / "config"
     path.write_text(json.dumps(config))
-    return await KubeCluster.connect(path, Limits(request=0.2, silence=0.2))
+    return await KubeCluster.connect(path, Limits(request=0.2, page=0.2, silence=0.2))
 
 
 @every_call

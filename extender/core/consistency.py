@@ -1,7 +1,7 @@
 """The ledger against what the API shows, and what the API shows against itself: one difference per line."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,24 +37,30 @@ class Difference:
         return {"kind": self.kind, "object": self.object, "text": self.text}
 
 
-def differences(ledger: Ledger, pods: Iterable[Object]) -> list[Difference]:
+def differences(ledger: Ledger, pods: Collection[Object]) -> list[Difference]:
     """All of them, in the order pods, then nodes."""
-    pods = list(pods)
-    known = {state.name for state in ledger.snapshot()}
-    found: list[Difference] = []
-    for pod in pods:
-        if not is_reservation(pod):
-            found += _pod(ledger, pod, known)
-    found += _redundant(ledger, pods)
+    return [found for step in steps(ledger, lambda: pods, lambda pod: pod) for found in step]
+
+
+def steps(
+    ledger: Ledger, pods: Callable[[], Iterable[Object]], now: Callable[[Object], Object | None]
+) -> Iterator[Sequence[Difference]]:
+    """The same, one object at a time: between two steps ledger and pods may change together.
+
+    ``now``: the pod of that name as it stands at this moment, or None.
+    """
+    for listed in pods():
+        pod = now(listed)
+        yield () if pod is None or is_reservation(pod) else tuple(_pod(ledger, pod))
+    yield tuple(_redundant(ledger, pods()))
     for state in ledger.snapshot():
-        found += _node(ledger, state)
-    return found
+        yield tuple(_node(ledger, state))
 
 
 # --- ledger against API -----------------------------------------------------------------------------------
 
 
-def _pod(ledger: Ledger, pod: Object, known: set[str]) -> Iterator[Difference]:
+def _pod(ledger: Ledger, pod: Object) -> Iterator[Difference]:
     where = "/".join(namespaced_name(pod))
     shown = pod_on_node(pod)
     if shown is None:
@@ -66,11 +72,12 @@ def _pod(ledger: Ledger, pod: Object, known: set[str]) -> Iterator[Difference]:
         yield Difference("missed", where, f"is bound to {shown.node} but not in the ledger")
     elif (held.node, held.shares) != (shown.node, shown.shares):
         yield Difference("different", where, f"holds {_shares(shown)} by the API, {_shares(held)} by the ledger")
-    if shown.node not in known:
+    state = ledger.state(shown.node)
+    if state is None:
         yield Difference("unknown-node", where, f"is bound to {shown.node}, which does not exist")
     if shown.undecodable is not None:
         yield Difference("unreadable", where, shown.undecodable)
-    yield from _against_request(where, pod, shown, ledger.state(shown.node))
+    yield from _against_request(where, pod, shown, state)
 
 
 def _against_request(where: str, pod: Object, shown: PodOnNode, state: NodeState | None) -> Iterator[Difference]:

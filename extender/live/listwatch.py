@@ -14,12 +14,14 @@ list read anew, and compared.
 import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Final, Protocol
 
 import structlog
 
 from extender.cluster import Collection, Page, WatchEvent
 from extender.core.errors import ApiError, Gone, NotFound
+from extender.turns import in_turns
 
 #: Seconds of the first pause after a failure; each further one is twice as long, up to the longest.
 FIRST_PAUSE: Final = 0.2
@@ -58,9 +60,9 @@ class Sink(Protocol):
 
 
 class ListWatch:
-    """One collection. ``failed`` is told of each failure."""
+    """One collection. ``failed`` is told of each failure; a list is read inside ``reading``."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - two of them have a default
         self,
         source: Source,
         collection: Collection,
@@ -68,12 +70,14 @@ class ListWatch:
         *,
         sleep: Callable[[float], Awaitable[None]],
         failed: Callable[[], None] = lambda: None,
+        reading: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         self._source = source
         self._collection = collection
         self._sink = sink
         self._sleep = sleep
         self._failed = failed
+        self._reading = reading
         #: Where to go on watching; None: a list is due.
         self._version: str | None = None
         self._failures = 0
@@ -92,7 +96,8 @@ class ListWatch:
         """List if that is due, and watch until it ends; seconds to wait before going on."""
         try:
             if self._version is None:
-                self._version = await self._list()
+                with self._reading():
+                    self._version = await self._list()
             return UNSERVED_PAUSE if self._version is None else await self._watch(self._version)
         except (Gone, NotFound) as error:
             self._version = None
@@ -106,7 +111,7 @@ class ListWatch:
         version: str | None = None
         try:
             async for page in self._source.list_all(self._collection):
-                items += map(self._sink.slim, page.items)
+                items += [self._sink.slim(item) async for item in in_turns(page.items)]
                 version = page.resource_version
         except NotFound:
             if not self._collection.may_be_unserved:

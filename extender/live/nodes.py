@@ -10,8 +10,8 @@ from extender.core.inventory import group_slices
 from extender.core.nodereader import read_nodes
 from extender.live.claims import Claims, pool_of
 from extender.live.listwatch import DELETED
-from extender.live.turns import in_turns
 from extender.reflector import Reflector
+from extender.turns import in_turns
 
 Json = dict[str, Any]
 

@@ -1,7 +1,7 @@
 """The pods of a cluster as last seen, and who is told of their changes."""
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Set
-from typing import Any, Final
+from typing import Any
 
 from extender.cluster import WatchEvent
 from extender.core import names
@@ -10,23 +10,14 @@ from extender.core.fields import child, children
 from extender.core.podreader import annotations_of, is_reservation, namespaced_name, node_of, uid_of
 from extender.core.requests import GpuRequest
 from extender.live.listwatch import DELETED
-from extender.live.turns import in_turns
+from extender.live.slim import slim
 from extender.reflector import Reflector
+from extender.turns import in_turns
 
 Pod = dict[str, Any]
 Key = tuple[str, str]
 #: Reads one pod as it stands now. Raises ApiError.
 ReadPod = Callable[[str, str], Awaitable[Pod]]
-
-# What no decision, explanation or difference looks at is most of a pod's size.
-_METADATA: Final = frozenset({"managedFields"})
-_SPEC: Final = frozenset({"dnsConfig", "hostAliases", "imagePullSecrets", "securityContext"})
-_CONTAINER: Final = frozenset(
-    {"args", "command", "env", "envFrom", "image", "imagePullPolicy", "lifecycle", "livenessProbe", "readinessProbe",
-     "securityContext", "startupProbe", "volumeDevices", "volumeMounts"}
-)  # fmt: skip
-_STATUS: Final = frozenset({"hostIP", "hostIPs", "podIP", "podIPs", "qosClass"})
-_CONTAINERS: Final = ("containers", "initContainers", "ephemeralContainers")
 
 
 class Pods:
@@ -50,11 +41,8 @@ class Pods:
 
     async def replace(self, items: list[Pod]) -> None:
         """See Sink. What the watch has missed is made good."""
-        listed = {namespaced_name(pod): pod for pod in items}
         if not self._listed:
             self._listed = True
-            for key, pod in listed.items():
-                self._keep(key, pod)
             await self._first(items)
             return
         await self._release_vanished({uid_of(pod) for pod in items})
@@ -103,8 +91,10 @@ class Pods:
 
     async def _first(self, items: list[Pod]) -> None:
         async for pod in in_turns(_reservations_first(items)):
+            self._keep(namespaced_name(pod), pod)
             self._watcher.account(pod)
-        self._watcher.learn(items)
+        async for young in in_turns(self._watcher.youngest(items)):
+            self._watcher.learn(young)
 
     async def _release_vanished(self, listed: Set[str]) -> None:
         """End what is known and not in the list. Raises ApiError where nobody can be sure of it."""
@@ -163,22 +153,6 @@ def _may_hold_a_share(pod: Pod) -> bool:
     # We may have bound it since it was last seen.
     request = GpuRequest.from_pod(pod)
     return not isinstance(request, GpuRequest) or request.share is not None
-
-
-def slim(pod: Pod) -> Pod:
-    """The pod without what nobody here reads: of 100,000 pods only that stays in memory."""
-    spec = _without(pod.get("spec"), _SPEC)
-    if isinstance(spec, dict):
-        for kind in _CONTAINERS:
-            if isinstance(spec.get(kind), list):
-                spec[kind] = [_without(container, _CONTAINER) for container in spec[kind]]
-    kept = {"metadata": _without(pod.get("metadata"), _METADATA), "spec": spec}
-    return {**pod, **kept, "status": _without(pod.get("status"), _STATUS)}
-
-
-def _without(found: Any, keys: frozenset[str]) -> Any:
-    """What has another shape than the API's stays as it is: it must be refused, not pass as empty."""
-    return {key: value for key, value in found.items() if key not in keys} if isinstance(found, dict) else found
 
 
 def _version(pod: Pod) -> str:

@@ -1,7 +1,6 @@
 """The service on a real cluster."""
 
 import asyncio
-import gc
 import socket
 import time
 from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
@@ -19,6 +18,7 @@ from extender.core.decisions import Decisions, Refresher
 from extender.core.waiting import Waiting
 from extender.events import Events
 from extender.live.background import SETTLE_PAUSE, Counts, elector, reconcile, repeat
+from extender.live.collector import Collector
 from extender.live.listwatch import ListWatch, Sink
 from extender.live.nodes import Nodes
 from extender.live.pods import Pod, Pods
@@ -135,11 +135,10 @@ class _Live:
         """Once everything is listed: say so, count what is wrong in the cluster, and poke who may fit."""
         began = time.monotonic()
         await self._in_step()
-        gc.freeze()  # Most of it stays.
         # Another process may have rejected them, for reasons that hold no more.
         self._waiting.found(self._unschedulable())
         service = self.service
-        for difference in service.differences():
+        for difference in await service.differences():
             service.metrics.differences.labels(difference.kind).inc()
         seconds = round(time.monotonic() - began, 3)
         log.info("in step", nodes=len(service.view.nodes), pods=len(tuple(service.view.pods())), seconds=seconds)
@@ -154,7 +153,10 @@ def _watches(cluster: KubeCluster, metrics: Metrics, nodes: Nodes, pods: Pods, r
         Collection.CONFIG_MAPS: records,
         Collection.PODS: pods,
     }
-    return [
-        ListWatch(cluster, kind, sink, sleep=asyncio.sleep, failed=metrics.watch_failures.labels(kind.noun).inc)
-        for kind, sink in sinks.items()
-    ]
+    collector = Collector()
+
+    def watch(kind: Collection, sink: Sink) -> ListWatch:
+        failed = metrics.watch_failures.labels(kind.noun).inc
+        return ListWatch(cluster, kind, sink, sleep=asyncio.sleep, failed=failed, reading=collector.off)
+
+    return [watch(kind, sink) for kind, sink in sinks.items()]

@@ -33,7 +33,8 @@ class ControlPlane:
     def __init__(self, more_users: Sequence[User] = (), apiserver_flags: Sequence[str] = ()) -> None:
         self._users = (*USERS, *more_users)
         self._apiserver_flags = tuple(apiserver_flags)
-        self._binary = str(controlplane_binary())
+        #: etcd, Kubernetes and kubectl.
+        self.binary = str(controlplane_binary())
         self._temporary = tempfile.TemporaryDirectory(prefix="controlplane-")
         self.folder = Path(self._temporary.name)
         self.processes: list[Process] = []
@@ -79,7 +80,7 @@ class ControlPlane:
     def kubectl(self, *arguments: str, user: User = ADMIN, stdin: str | None = None, check: bool = True) -> str:
         """Run kubectl; its standard output. Raises AssertionError with what it said if it fails."""
         done = subprocess.run(
-            [self._binary, "kubectl", *arguments],
+            [self.binary, "kubectl", *arguments],
             input=stdin,
             capture_output=True,
             text=True,
@@ -136,7 +137,7 @@ class ControlPlane:
         port = free_port()
         self.server = f"https://127.0.0.1:{port}"
         key = self.folder / "sa.key"
-        key.write_bytes(subprocess.run([self._binary, "signing-key"], capture_output=True, check=True).stdout)
+        key.write_bytes(subprocess.run([self.binary, "signing-key"], capture_output=True, check=True).stdout)
         tokens = self.folder / "tokens.csv"
         tokens.write_text(users.token_file(self._users))
         flags = [f"--etcd-servers={self._etcd_url}", "--bind-address=127.0.0.1", f"--secure-port={port}"]
@@ -152,7 +153,7 @@ class ControlPlane:
         )
 
     def _process(self, name: str, component: str, flags: Sequence[str], health: str) -> Process:
-        command = [self._binary, component, *flags]
+        command = [self.binary, component, *flags]
         process = Process(name, command, self.folder / f"{name}.log", health, self._variables())
         self.processes.append(process)
         return process

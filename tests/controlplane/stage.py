@@ -85,14 +85,21 @@ class Stage:
         self._processes.clear()
 
     def start_extender(
-        self, name: str = "extender", server: str | None = None, /, *, wait: bool = True, **settings: object
+        self,
+        name: str = "extender",
+        server: str | None = None,
+        /,
+        *,
+        wait: bool = True,
+        port: int | None = None,
+        **settings: object,
     ) -> Served:
         """One that is in step when this returns, unless ``wait`` is off.
 
         It has the rights of the manifests and nothing more. ``server``: where it finds the API server, if not where
         that is.
         """
-        port = free_port()
+        port = port or free_port()
         url = f"http://127.0.0.1:{port}"
         options = [f"--{key.replace('_', '-')}={value}" for key, value in settings.items()]
         command = [sys.executable, "-m", "extender", "serve", f"--port={port}", *options]

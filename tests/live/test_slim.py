@@ -16,7 +16,7 @@ from extender.core.nodereader import read_nodes
 from extender.core.podreader import has_ended, is_reservation, pod_on_node, reservation_of, unbound_shares
 from extender.core.requests import GpuRequest
 from extender.core.unapplied import unapplied_rules
-from extender.live.pods import slim
+from extender.live.slim import slim
 from extender.reflector import Reflector
 from tests.builders import PodBuilder, make_node, make_pod
 from tests.fixtures import BODIES
@@ -167,6 +167,36 @@ def test_decisions_differences_and_explanations_are_the_same() -> None:
     kinds = {difference.kind for difference in said["differences"]}
     assert len(kinds) >= 3, "they must have something to differ in"
     assert said_by_the_service([slim(pod) for pod in whole]) == said
+
+
+def test_what_pods_have_in_common_is_kept_once() -> None:
+    one, other = (slim(as_the_api_shows_it(numbered(recorded("recorded-filter.json"), number))) for number in (1, 2))
+    for part, key in (
+        ("metadata", "labels"),
+        ("spec", "containers"),
+        ("spec", "tolerations"),
+        ("status", "conditions"),
+    ):
+        assert one[part][key] is other[part][key], key
+    assert one["metadata"]["annotations"] is not other["metadata"]["annotations"]
+
+
+def test_why_a_container_or_a_pod_waits_stays_known_and_when_does_not() -> None:
+    waiting = running(make_pod().on_node("n").build(), "waiting")
+    waiting["status"]["containerStatuses"][0]["state"]["waiting"] = {"reason": "ImagePullBackOff", "message": "m"}
+    since = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "lastTransitionTime": "t"}
+    waiting["status"]["conditions"] = [since]
+    kept = slim(waiting)["status"]
+    assert kept["containerStatuses"] == [{"state": {"waiting": {"reason": "ImagePullBackOff", "message": "m"}}}]
+    assert kept["conditions"] == [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}]
+
+
+def test_volumes_that_tie_a_pod_to_nothing_are_left_out() -> None:
+    """Each pod has one with a name of its own, so that no two would have theirs in common."""
+    own: Json = {"name": "kube-api-access-x7k2p", "projected": {"sources": []}}
+    tied: Json = {"name": "data", "persistentVolumeClaim": {"claimName": "c"}}
+    unheard_of: Json = {"name": "new", "comingInVersion99": {}}
+    assert slim(make_pod().spec(volumes=[own, tied, unheard_of]).build())["spec"]["volumes"] == [tied, unheard_of]
 
 
 def test_it_is_a_good_deal_smaller_and_the_pod_itself_stays_whole() -> None:

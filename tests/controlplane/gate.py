@@ -10,6 +10,7 @@
 """
 
 import asyncio
+from functools import partial
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -105,7 +106,7 @@ class Gate:
 
     async def start_extender(self, stage: Stage, name: str = "gated", **settings: Any) -> Served:
         """An extender that reaches the API server through here only."""
-        return await asyncio.to_thread(stage.start_extender, name, self.url, **settings)
+        return await asyncio.to_thread(partial(stage.start_extender, name, self.url, **settings))
 
     def hold(self, method: str, path_end: str) -> Held:
         """The next such request is held."""

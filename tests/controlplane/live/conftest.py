@@ -1,5 +1,6 @@
 """One control plane with the product's manifests for all of these tests; each module starts the processes it needs."""
 
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from tests.controlplane.cluster import ControlPlane
 from tests.controlplane.process import Process
 from tests.controlplane.scene import Scene
 from tests.controlplane.stage import PRODUCT, QUICK, Served, Stage
+from tests.manifests import BASE
 
 
 @pytest.fixture(scope="package")
@@ -36,6 +38,15 @@ def extender(stage: Stage) -> Iterator[Served]:
 def scheduler(stage: Stage, extender: Served) -> Process:
     """It asks that extender."""
     return stage.start_scheduler(extender)
+
+
+@pytest.fixture(scope="module")
+def any_scheduler(stage: Stage) -> Iterator[None]:
+    """Share pods may name other schedulers than the administrator has said: his policy is away."""
+    stage.plane.kubectl("delete", "validatingadmissionpolicybinding", "gpu-extender-settings")
+    time.sleep(1)  # It takes effect half a second later.
+    yield
+    stage.plane.kubectl("apply", "--server-side", "-k", str(BASE))
 
 
 @pytest.fixture

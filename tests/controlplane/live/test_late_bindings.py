@@ -17,6 +17,8 @@ from tests.controlplane.process import Process
 from tests.controlplane.scene import BY_THE_TEST, Scene
 from tests.controlplane.stage import Served, Stage
 
+pytestmark = pytest.mark.usefixtures("any_scheduler")
+
 Json = dict[str, Any]
 A100 = 81920
 #: Seconds: longer than the extender waits for an answer, and for the fence that follows.

@@ -4,11 +4,15 @@ import json
 from pathlib import Path
 from typing import Any, Final
 
+import pytest
+
 from tests.builders import make_node, make_pod
 from tests.controlplane.gpu_node import RESERVATIONS, GpuNode
 from tests.controlplane.scene import BY_THE_TEST, Scene
 from tests.controlplane.stage import Served
 from tests.manifests import rights
+
+pytestmark = pytest.mark.usefixtures("any_scheduler")
 
 Json = dict[str, Any]
 Right = tuple[str | None, str, str, str | None]

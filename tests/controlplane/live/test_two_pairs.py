@@ -10,6 +10,8 @@ from tests.controlplane.crowd import Crowd
 from tests.controlplane.scene import Scene
 from tests.controlplane.stage import QUICK, Served, Stage, configuration
 
+pytestmark = pytest.mark.usefixtures("any_scheduler")
+
 A100 = 81920
 OTHER = "gpu-scheduler-2"
 

@@ -8,7 +8,7 @@ from itertools import count
 from typing import Final
 
 from extender.binding.api import KubeApi, Pod
-from extender.binding.records import NodeRecords
+from extender.binding.records import NodeRecords, RecordRefused
 from extender.core import names
 from extender.core.accounting import holds_device
 from extender.core.errors import Conflict, GpuExtenderError, LedgerError, NotFound, Unavailable
@@ -150,12 +150,20 @@ class Reservations:
                 await self.left(reservation.node, reservation.id)
         except NotFound:
             self._ledger.drop_reservation(reservation.node, reservation.id)
-        except GpuExtenderError:
+        except GpuExtenderError as error:
             # It still holds its device: nothing is lost but room. What the watch has shown meanwhile stands.
             if replace(reservation, closing=True) in self._ledger.reservations(reservation.node):
                 self._ledger.put_reservation(reservation)
+            if isinstance(error, RecordRefused):
+                await self._take_back(reservation)
             return False
         return True
+
+    async def _take_back(self, reservation: Reservation) -> None:
+        """Shares are on it, so it stays; where this fails too, it takes no more of them and closes when it is empty."""
+        patch = {"metadata": {"uid": reservation.uid, "annotations": {names.CLOSED_BECAUSE: None}}}
+        with suppress(GpuExtenderError):
+            await self._api.patch_pod(names.RESERVATION_NAMESPACE, reservation.id, patch)
 
     async def remove(self, reservation: Reservation) -> None:
         """Delete one that holds its device no longer, whatever runs on that. Raises ApiError."""

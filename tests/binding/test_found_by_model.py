@@ -210,3 +210,16 @@ async def test_a_try_that_was_fenced_does_not_come_back() -> None:
     written = NodeRecord.parse(found["data"][RECORD_KEY]).of(pod["metadata"]["uid"])
     bound = await cluster.get_pod("default", "pod")
     assert [entry.attempt for entry in written] == [bound["metadata"]["annotations"][names.TRY]]
+
+
+async def test_a_close_that_is_refused_takes_its_word_back() -> None:
+    """To an extender whose watch lags the GPU is idle; shares are on it, so it stays, and its room must stay usable."""
+    cluster = shared_cluster(make_node("n").gpus(1, mib=CARD).build())
+    binds, lags = Process(cluster), Process(cluster)
+    first = await submit(cluster, make_pod("first").gpu_memory(300))
+    assert await binds.bind(first, "n") is None
+    await delete(cluster, first)
+    HeldBack(cluster, lags).stop()
+    assert await binds.bind(await submit(cluster, make_pod("second").gpu_memory(300)), "n") is None
+    await lags.reservations.close_idle("n")
+    assert await binds.bind(await submit(cluster, make_pod("third").gpu_memory(300)), "n") is None

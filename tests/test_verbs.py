@@ -154,3 +154,11 @@ async def test_verbs_of_many_pods_at_once() -> None:
         assert await extender.shares("n") == [[20480] * 4] * 2
         reservations = [p for p in extender.cluster.pods() if "agent" in str(p["spec"])]
         assert {p["metadata"]["namespace"] for p in reservations} == {names.RESERVATION_NAMESPACE}
+
+
+async def test_a_share_where_no_node_has_a_gpu() -> None:
+    """There is no size of GPU to count with: an internal error once."""
+    async with serve(make_node("cpu").build()) as extender:
+        answer = await extender.filter(make_pod("p").gpu_memory(100).build())
+        assert answer["Error"] == ""
+        assert not answer["NodeNames"]

@@ -132,7 +132,8 @@ class Room:
         share = request.share
         if share is None:
             return None
-        amounts = np.array([fleet.clipped(share.mib_of(size)) for size in sizes], np.int64)
+        # Where no node has a GPU there is no size; every row points at the first one.
+        amounts = np.array([fleet.clipped(share.mib_of(size)) for size in sizes] or [0], np.int64)
         mib = amounts.take(rows.size)
         roomy = (rows.free >= mib) & ((rows.takes & fleet.MODE_BIT[share.compute_mode]) != 0)
         own = [fleet.clipped(request.resources.get(resource, 0)) for resource in (names.CPU, names.MEMORY)]

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from extender.core.intree import blockers, is_gated, unapplied_rules
@@ -230,6 +230,7 @@ NODES = st.fixed_dictionaries(
 )
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])  # of a busy machine
 @given(POD, NODES)
 def test_nothing_raises_and_reasons_are_constant_lines_of_text(wish: dict[str, Any], target: dict[str, Any]) -> None:
     reasons = blockers(wish, target, ROOM, {"cpu": 1})

@@ -182,7 +182,6 @@ def test_the_agent_reports_with_the_rights_of_its_account_and_never_again(plane:
     assert annotations() == written | {names.DEVICE_HEALTH: "OtherDevice: reported GPU-1, holds GPU-2"}
 
 
-@pytest.mark.xfail(strict=False, reason="fails at times on a busy machine; not understood yet")
 async def test_in_the_referees_nodes_the_real_agent_reports_and_tells_of_an_xid(
     plane: ControlPlane, admin: Client
 ) -> None:

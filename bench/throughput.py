@@ -59,20 +59,27 @@ class Devices:
     @asynccontextmanager
     async def at_work(self) -> AsyncIterator[None]:
         """Follow all pods."""
-        listed = await self._client.get(PODS)
         async with asyncio.TaskGroup() as tasks:
-            follower = tasks.create_task(self._follow(listed["metadata"]["resourceVersion"], tasks))
+            follower = tasks.create_task(self._follow(tasks))
             yield
             follower.cancel()
 
-    async def _follow(self, version: str, tasks: asyncio.TaskGroup) -> None:
-        async for kind, pod in self._client.watch(PODS, version):
-            node, uid = pod["spec"].get("nodeName"), pod["metadata"]["uid"]
-            if kind == "DELETED" or not node or uid in self.bound:
-                continue
-            self.bound[uid] = time.perf_counter()
-            if pod["metadata"]["namespace"] == names.RESERVATION_NAMESPACE:
-                tasks.create_task(self._report(pod, node))
+    async def _follow(self, tasks: asyncio.TaskGroup) -> None:
+        while True:  # The server ends a watch whose reader is slower than the changes are.
+            listed = await self._client.get(PODS)
+            for pod in listed["items"]:
+                self._see(pod, tasks)
+            async for kind, pod in self._client.watch(PODS, listed["metadata"]["resourceVersion"]):
+                if kind != "DELETED":
+                    self._see(pod, tasks)
+
+    def _see(self, pod: Json, tasks: asyncio.TaskGroup) -> None:
+        node, uid = pod["spec"].get("nodeName"), pod["metadata"]["uid"]
+        if not node or uid in self.bound:
+            return
+        self.bound[uid] = time.perf_counter()
+        if pod["metadata"]["namespace"] == names.RESERVATION_NAMESPACE:
+            tasks.create_task(self._report(pod, node))
 
     async def _report(self, pod: Json, node: str) -> None:
         self._given[node] += 1

@@ -10,7 +10,6 @@ Each PUT keeps: Σ shares ≤ mib, a device occurs once, a closing GPU gains not
 A record that we cannot read takes no share and is never rewritten.
 """
 
-import copy
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -130,7 +129,7 @@ class NodeRecord:
     def without(self, dead: Iterable[tuple[str, str]]) -> "NodeRecord":
         """Leave out the entries of these (pod UID, try)."""
         gone = set(dead)
-        content = copy.deepcopy(self._content)
+        content = self._copy()
         for gpu in content["gpus"].values():
             gpu["shares"] = {uid: share for uid, share in gpu["shares"].items() if (uid, share["try"]) not in gone}
         return NodeRecord(content)
@@ -141,7 +140,7 @@ class NodeRecord:
         ``holds``: whether the reservation pod still keeps the device from others. One that does not may go although
         the device has another place here by now; one that does may be what the shares at that place wait for.
         """
-        content = copy.deepcopy(self._content)
+        content = self._copy()
         if any(gpu["device"] == opened.device for id_, gpu in content["gpus"].items() if id_ != opened.gpu_id):
             return ELSEWHERE if holds else self
         gpu = content["gpus"].setdefault(opened.gpu_id, _fresh(opened))
@@ -152,7 +151,7 @@ class NodeRecord:
 
     def losing(self, gpu_id: str) -> "NodeRecord | str":
         """No reservation pod holds the GPU's device any more, and shares run on it."""
-        content = copy.deepcopy(self._content)
+        content = self._copy()
         gpu = content["gpus"].get(gpu_id)
         if gpu is None:
             return "the shared GPU has left the record"
@@ -163,7 +162,7 @@ class NodeRecord:
 
     def without_gpu(self, gpu_id: str) -> "NodeRecord | str":
         """The id leaves the record: its reservation pod is gone; or why it must stay."""
-        content = copy.deepcopy(self._content)
+        content = self._copy()
         gpu = content["gpus"].pop(gpu_id, None)
         if gpu is not None and gpu["shares"]:
             return "shares are on the GPU"
@@ -180,7 +179,7 @@ class NodeRecord:
 
         It may have fewer MiB than the shares on it (after a change of ECC mode): then it takes no other.
         """
-        content = copy.deepcopy(self._content)
+        content = self._copy()
         lost = [id_ for id_, gpu in content["gpus"].items() if gpu["state"] == LOST and gpu["device"] == by.device]
         if not lost or by.gpu_id in content["gpus"].keys() - lost:
             return "the device is not lost"
@@ -198,7 +197,7 @@ class NodeRecord:
         hold without standing in the record. The pod's older entries are replaced.
         """
         [uid] = {entry.pod_uid for entry in entries}
-        content = copy.deepcopy(self._content)
+        content = self._copy()
         for gpu in content["gpus"].values():
             gpu["shares"].pop(uid, None)
         for entry in entries:
@@ -206,6 +205,11 @@ class NodeRecord:
             if refusal is not None:
                 return refusal
         return NodeRecord(content)
+
+    def _copy(self) -> Json:
+        """The content, to be changed; a share's own fields are in every copy the same object: nobody changes them."""
+        gpus = {gpu_id: {**gpu, "shares": dict(gpu["shares"])} for gpu_id, gpu in self._content["gpus"].items()}
+        return {**self._content, "gpus": gpus}
 
 
 def _take(gpus: Json, entry: Entry, opened: Opened | None, missing: Mapping[str, int]) -> str | None:

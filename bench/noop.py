@@ -3,12 +3,12 @@
 python -m bench.noop PORT KUBECONFIG
 """
 
-import asyncio
 import sys
 from pathlib import Path
 
 import orjson
 import uvicorn
+import uvloop
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
 
@@ -54,4 +54,4 @@ async def serve(port: int, kubeconfig: Path) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(serve(int(sys.argv[1]), Path(sys.argv[2])))
+    uvloop.run(serve(int(sys.argv[1]), Path(sys.argv[2])))

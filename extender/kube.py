@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+from urllib.request import getproxies
 
 import aiohttp
 import orjson
@@ -81,6 +82,8 @@ class Connection:
                 await load_kube_config(  # type: ignore[no-untyped-call]
                     str(kubeconfig), client_configuration=configuration, persist_config=False
                 )
+            # True also means that a ~/.netrc is looked for at each request, in a thread.
+            configuration.client_session_kwargs = {"trust_env": "https" in getproxies()}
             return cls(ApiClient(configuration), limits)
         except Exception as error:  # the loaders raise what they meet: KeyError, yaml's errors, binascii's …
             where = kubeconfig or "the service account of this pod"

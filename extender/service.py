@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 from cachetools import LRUCache
 
 from extender.binding.api import KubeApi, Pod
-from extender.binding.bind import Binder
+from extender.binding.bind import Binder, Seen
 from extender.binding.evidence import LedgerEvidence
 from extender.binding.fence import Fence
 from extender.binding.notice import Tell
@@ -117,11 +117,12 @@ def join(  # noqa: PLR0913 - the parts that it joins
     owner: Callable[[], tuple[str, str] | None] = lambda: None,
     tell: Tell = lambda _notice: None,
     waiting: Callable[[], Iterable[Pod]] = lambda: (),
+    seen: Seen = lambda _namespace, _name: None,
 ) -> Joined:
     """The parts of the bind protocol, joined for one process.
 
     ``process``: a name that no other one has ever had. ``owner``: name and UID of the reservation pods' owner.
-    ``waiting``: pods that kube-scheduler could not place.
+    ``waiting``: pods that kube-scheduler could not place. ``seen``: a pod as the watch has last shown it.
     """
     fence = Fence(api, process)
     evidence = LedgerEvidence(api, decisions.ledger, fence)
@@ -157,7 +158,7 @@ def join(  # noqa: PLR0913 - the parts that it joins
         patience=Patience(settings.idle_timeout, settings.report_timeout, max(20.0, 2 * settings.bind_timeout)),
         spare=settings.spare_gpus,
     )
-    return Joined(Binder(api, decisions, shares, clock), reservations, reconciler)
+    return Joined(Binder(api, decisions, shares, clock, seen), reservations, reconciler)
 
 
 def call_later(seconds: float, callback: Callable[[], None]) -> None:

@@ -1,4 +1,4 @@
-"""bind: read the pod as it stands, then bind it by the protocol that its request needs.
+"""bind: take the pod as it was last seen, then bind it by the protocol that its request needs.
 
 One task per pod UID; a second call for the same pod and node waits for the first and gets its answer.
 """
@@ -22,12 +22,18 @@ from extender.core.requests import GpuRequest, InvalidRequest
 #: Where to a pod is being bound while we find out how its last bind has ended.
 SETTLING: Final = "the node of its last try, if that has succeeded"
 
+#: Namespace and name → the pod as the watch has last shown it, not to be changed, or None.
+Seen = Callable[[str, str], Pod | None]
+
 
 class Binder:
     """Binds pods by the account of one ``Decisions``."""
 
-    def __init__(self, api: KubeApi, decisions: Decisions, shares: ShareBinding, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, api: KubeApi, decisions: Decisions, shares: ShareBinding, clock: Callable[[], float], seen: Seen
+    ) -> None:
         self._api = api
+        self._seen = seen
         self._decisions = decisions
         self._ledger = decisions.ledger
         self._shares = shares
@@ -97,6 +103,13 @@ class Binder:
                 self._begun.pop(uid, None)
 
     async def _read(self, namespace: str, name: str, uid: str) -> Pod:
+        """An unbound pod that was seen is as good as one that is read: the Binding carries its UID and version.
+
+        Raises BindFailed.
+        """
+        seen = self._seen(namespace, name)
+        if seen is not None and uid_of(seen) == uid and node_of(seen) is None:
+            return seen
         try:
             pod = await self._api.get_pod(namespace, name)
         except NotFound as error:

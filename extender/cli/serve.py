@@ -1,6 +1,5 @@
 """``gpu-extender serve``: the HTTP service. Its options are the settings, one for one."""
 
-import asyncio
 import gc
 import os
 import socket
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+import uvloop
 from pydantic.fields import FieldInfo
 
 from extender import logs
@@ -65,7 +65,7 @@ def serve(file: Path | None, **flags: Any) -> None:
             stack.enter_context(observe)
         main = stack.enter_context(listener("host/port", settings.host, settings.port))
         guard(main, tls)
-        asyncio.run(_serve(settings, snapshot, lambda service: run(service, main, observe, tls)))
+        uvloop.run(_serve(settings, snapshot, lambda service: run(service, main, observe, tls)))
 
 
 async def _serve(

@@ -100,6 +100,7 @@ class _Live:
             owner=lambda: records.owner,
             tell=told.background,
             waiting=self._unschedulable,
+            seen=pods.find,
         )
         identity = f"{socket.gethostname()}_{process}"
         self._elector = elector(cluster, settings.lease_namespace, identity)

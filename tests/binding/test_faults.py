@@ -1,5 +1,6 @@
 """At every request of a bind: it fails, its answer is lost, it lands late, or the process dies before or after it."""
 
+from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -26,24 +27,29 @@ def pods() -> list[dict[str, Any]]:
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("victim", [0, 1, 2])
 @pytest.mark.parametrize("fails_at", range(MOST_REQUESTS))
-async def test_one_fault_at_every_request(fault: str, victim: int, fails_at: int) -> None:
+@pytest.mark.parametrize("sees", [True, False], ids=["sees pods as they were created", "reads pods"])
+async def test_one_fault_at_every_request(fault: str, victim: int, fails_at: int, sees: bool) -> None:
     """Whatever happens to one request of one bind, no GPU is given out twice, and in the end all that fits runs."""
     cluster = shared_cluster(make_node("n").gpus(GPUS, mib=CARD).build())
     waiting = pods()
+    seen = {}
     for pod in waiting:
-        await cluster.submit(pod)
+        created = await cluster.submit(pod)
+        seen["default", pod["metadata"]["name"]] = deepcopy(dict(created))
     good = Process(cluster)
     for pod in waiting[:victim]:
         assert await good.bind(pod, "n") is None
     good.die()
 
     faulty = Process(cluster, fails_at, fault)
+    faulty.seen = seen if sees else {}
     answer = await faulty.bind(waiting[victim], "n")
     faulty.api.work_again()
     assert violations(cluster, CARD, GPUS) == []
 
     # Somebody else uses what looks free, while late requests may still land.
     successor = Process(cluster) if answer == "killed" else faulty
+    successor.seen = faulty.seen
     await successor.bind(waiting[3], "n")
     await faulty.api.land_late_requests()
     assert violations(cluster, CARD, GPUS) == []

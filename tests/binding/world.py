@@ -128,6 +128,8 @@ class Process:
         self._lives = True
         self.notices: list[Notice] = []
         self.waiting: list[Json] = []
+        #: Namespace and name → the pod as this process's watch shows it; it may lag.
+        self.seen: dict[tuple[str, str], Json] = {}
         self.binder, self.reservations, self.reconciler = join(
             settings,
             self.api,
@@ -137,6 +139,7 @@ class Process:
             process=uuid4().hex[:8],
             tell=self.notices.append,
             waiting=lambda: self.waiting,
+            seen=lambda namespace, name: self.seen.get((namespace, name)),
         )
         cluster.attach(self._watcher)
 

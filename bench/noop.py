@@ -50,7 +50,7 @@ def _json(content: object) -> Response:
 async def serve(port: int, kubeconfig: Path) -> None:
     """Until killed."""
     app = noop_app(await KubeCluster.connect(kubeconfig))
-    await uvicorn.Server(uvicorn.Config(app, port=port, log_config=None, access_log=False)).serve()
+    await uvicorn.Server(uvicorn.Config(app, port=port, log_config=None, access_log=False, proxy_headers=False)).serve()
 
 
 if __name__ == "__main__":

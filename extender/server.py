@@ -42,6 +42,7 @@ def _config(app: object, tls: Tls | None = None) -> uvicorn.Config:
         timeout_keep_alive=KEEP_ALIVE,
         timeout_graceful_shutdown=GRACE,
         server_header=False,
+        proxy_headers=False,  # Who calls is nobody's word.
         **(tls.options() if tls is not None else {}),
     )
 

@@ -3,7 +3,7 @@
 Pods of mixed fractions wait before the scheduler starts; measured is from the first Binding to the last. ``empty``: no
 GPU is shared yet, so every new card costs a reservation pod. ``open``: the same pods again, on cards that are open.
 
-    python -m bench.throughput [--nodes 500,2000] [--pods 1000] [--rounds 1] [--shortlist 16]
+    python -m bench.throughput [--nodes 500,2000] [--pods 1000] [--rounds 1] [--shortlist 0,16,1]
 """
 
 import argparse
@@ -13,7 +13,7 @@ import re
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -170,22 +170,32 @@ def start_noop(stage: Stage) -> Served:
     return Served(process, url)
 
 
-async def measure(nodes: int, pods: int, shortlist: int) -> dict[str, Run]:
-    """All four on one control plane."""
+async def measure(nodes: int, pods: int, shortlists: Sequence[int]) -> dict[str, Run]:
+    """Every kind of run: none and no-op once, each shortlist on a control plane of its own, for it begins empty."""
+    found: dict[str, Run] = {}
+    for shortlist in shortlists:
+        async with prepared(nodes, pods) as (stage, bench):
+            if not found:
+                found[NONE] = await bench.run(None)
+                noop = start_noop(stage)
+                found[NOOP] = await bench.run(noop)
+                noop.process.stop()
+            extender = stage.start_extender(shortlist=shortlist)
+            for state in (EMPTY, OPEN):
+                found[f"{state}, shortlist {shortlist}"] = await bench.run(extender)
+    return found
+
+
+@asynccontextmanager
+async def prepared(nodes: int, pods: int) -> AsyncIterator[tuple[Stage, Bench]]:
+    """A control plane with so many nodes, whose devices are at work."""
     with Stage() as stage:
         async with Client(stage.plane) as client:
             devices = Devices(client)
             bench = Bench(stage, client, devices, pods)
             await bench.nodes(nodes)
             async with devices.at_work():
-                found = {NONE: await bench.run(None)}
-                noop = start_noop(stage)
-                found[NOOP] = await bench.run(noop)
-                noop.process.stop()
-                extender = stage.start_extender(shortlist=shortlist)
-                found[EMPTY] = await bench.run(extender)
-                found[OPEN] = await bench.run(extender)
-    return found
+                yield stage, bench
 
 
 def main() -> None:
@@ -194,14 +204,15 @@ def main() -> None:
     parser.add_argument("--nodes", default="500,2000")
     parser.add_argument("--pods", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=1)
-    parser.add_argument("--shortlist", type=int, default=16)
+    parser.add_argument("--shortlist", default="16")
     chosen = parser.parse_args()
+    shortlists = [int(number) for number in chosen.shortlist.split(",")]
     print(f"{platform.machine()}, Python {platform.python_version()}, {chosen.pods} pods of mixed fractions\n")
     print("| nodes | extender | pods/s | × no-op | API writes per pod | CPU seconds: scheduler, extender, API server |")
     print("| --- | --- | --- | --- | --- | --- |")
     for nodes in map(int, chosen.nodes.split(",")):
-        rounds = [asyncio.run(measure(nodes, chosen.pods, chosen.shortlist)) for _ in range(chosen.rounds)]
-        for kind in (NONE, NOOP, EMPTY, OPEN):
+        rounds = [asyncio.run(measure(nodes, chosen.pods, shortlists)) for _ in range(chosen.rounds)]
+        for kind in rounds[0]:
             print(_row(nodes, kind, [found[kind] for found in rounds], [found[NOOP] for found in rounds]), flush=True)
 
 

@@ -313,9 +313,10 @@ class Decisions:
         return self._board.positions(nodes), self._but_for_refused(uid, nodes, verdicts)
 
     def _but_for_refused(self, uid: str, nodes: Sequence[str], verdicts: Verdicts) -> Verdicts:
-        waits = set(self.refused.waits(uid)).intersection(nodes)
-        if not waits:
+        waits = set(self.refused.waits(uid))
+        if not waits or waits.isdisjoint(nodes):
             return verdicts
+        waits.intersection_update(nodes)
         position = self._board.positions(list(waits))
         verdicts = Verdicts(verdicts.cost.copy(), verdicts.code.copy(), verdicts.seen)
         verdicts.cost[position], verdicts.code[position] = np.inf, CODE["BindRefused", False]

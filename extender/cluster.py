@@ -118,12 +118,8 @@ class KubeCluster:
 
     # --- nodes, records, leases, events -------------------------------------------------------------------
 
-    async def get_node(self, name: str) -> Json:
-        """The node as it stands now. Raises NotFound."""
-        return await self._object("GET", f"{Collection.NODES}/{_safe(name)}")
-
     async def patch_node(self, name: str, patch: Object) -> Json:
-        """Merge-patch; the node as it stands then."""
+        """See KubeApi."""
         return await self._object("PATCH", f"{Collection.NODES}/{_safe(name)}", patch)
 
     async def get_config_map(self, namespace: str, name: str) -> Json:

@@ -61,6 +61,9 @@ class Settings(BaseModel):
     idle_timeout: Seconds = Field(60.0, gt=0, description="seconds a shared GPU without a share stays open")
     report_timeout: Seconds = Field(120.0, gt=0, description="seconds a reservation pod may take to report its device")
     spare_gpus: Int = Field(0, ge=0, description="idle shared GPUs that each GPU node keeps open ahead of demand")
+    learn_nodes: Int = Field(
+        4, ge=0, description="nodes on which a GPU is reserved at once only to learn its memory; 0 = never"
+    )
     lease_namespace: str = Field("gpu-extender", description="where the Lease of the background work is")
     max_body_mib: Int = Field(64, ge=1, description="MiB of a request body; above it 413")
     preemption: bool = Field(False, description="let kube-scheduler (1.38 and later) try preemption")

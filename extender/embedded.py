@@ -38,10 +38,9 @@ class EmbeddedCluster:
         self._on_node: dict[str, set[tuple[str, str]]] = {}
         self._config_maps: dict[tuple[str, str], ConfigMap] = {}
         self._watchers: list[Reflector] = []
-        self._read = {
-            node.name: node for node in read_nodes(snapshot.nodes, snapshot.resource_slices, snapshot.resource_claims)
-        }
-        self.nodes: Mapping[str, Mapping[str, Any]] = {n["metadata"]["name"]: n for n in snapshot.nodes}
+        self._devices = snapshot.resource_slices, snapshot.resource_claims
+        self._read = {node.name: node for node in read_nodes(snapshot.nodes, *self._devices)}
+        self.nodes: dict[str, Mapping[str, Any]] = {n["metadata"]["name"]: n for n in snapshot.nodes}
         for pod in snapshot.pods:
             self._put(self._versioned(copy.deepcopy(dict(pod))))
 
@@ -100,6 +99,21 @@ class EmbeddedCluster:
         _merge(pod, patch)
         self._store(pod)
         return copy.deepcopy(pod)
+
+    async def patch_node(self, name: str, patch: Mapping[str, Any]) -> Mapping[str, Any]:
+        """See KubeApi."""
+        if name not in self.nodes:
+            raise NotFound(f'nodes "{name}" not found')
+        node = copy.deepcopy(dict(self.nodes[name]))
+        uid = (patch.get("metadata") or {}).get("uid")
+        if uid not in (None, node["metadata"].get("uid")):
+            raise Conflict(f"node {name} has UID {node['metadata'].get('uid')}, not {uid}")
+        _merge(node, patch)
+        self.nodes[name] = node
+        self._read |= {read.name: read for read in read_nodes([node], *self._devices) if read.name == name}
+        for watcher in self._watchers:
+            watcher.nodes([self._read[name]])
+        return node
 
     async def get_config_map(self, namespace: str, name: str) -> ConfigMap:
         """See KubeApi."""

@@ -109,7 +109,7 @@ def _memory(state: NodeState) -> dict[str, int]:
     if not card:
         return {}
     return {
-        "total": card * (state.inventory.physical_gpus or 0),
+        "total": state.inventory.total_mib,
         "shared": sum(gpu.used_mib for gpu in state.gpus),
         "whole": card * state.whole_held,
     }

@@ -157,6 +157,7 @@ def join(  # noqa: PLR0913 - the parts that it joins
         waiting=waiting,
         patience=Patience(settings.idle_timeout, settings.report_timeout, max(20.0, 2 * settings.bind_timeout)),
         spare=settings.spare_gpus,
+        learn=settings.learn_nodes,
     )
     return Joined(Binder(api, decisions, shares, clock, seen), reservations, reconciler)
 

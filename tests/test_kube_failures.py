@@ -32,7 +32,6 @@ CALLS: dict[str, Call] = {
     "delete_pod": lambda cluster: cluster.delete_pod("n", "p", "u", 2),
     "bind_pod": lambda cluster: cluster.bind_pod(BINDING),
     "patch_pod": lambda cluster: cluster.patch_pod("n", "p", OBJECT),
-    "get_node": lambda cluster: cluster.get_node("node"),
     "patch_node": lambda cluster: cluster.patch_node("node", OBJECT),
     "get_config_map": lambda cluster: cluster.get_config_map("n", "p"),
     "create_config_map": lambda cluster: cluster.create_config_map(OBJECT),

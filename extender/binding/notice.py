@@ -13,6 +13,7 @@ class Kind(StrEnum):
     GPU_NOT_FOUND = "GpuNotFound"  # every device that is free was tried: the node stays closed
     RESERVATION_FAILED = "ReservationFailed"  # a reservation pod was refused, or never reported
     GPU_CLOSED = "GpuClosed"  # an idle GPU is on the market again
+    MEMORY_REPORTED = "MemoryReported"  # GPUs of a node whose labels do not tell their memory have told it
     ENTRY_DROPPED = "EntryDropped"  # room that a dead bind had written down is free again
 
 

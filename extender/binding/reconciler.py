@@ -13,6 +13,7 @@ from extender.binding.notice import Tell
 from extender.binding.orphans import Orphans
 from extender.binding.records import NodeRecords
 from extender.binding.repair import Repair
+from extender.binding.reports import Reports
 from extender.binding.reservations import Reservations
 from extender.binding.spares import Spares
 from extender.binding.upkeep import Limits, Upkeep
@@ -35,7 +36,8 @@ class Patience:
 class Reconciler:
     """``once`` is one pass; what fails in it is done again by the next.
 
-    ``waiting``: pods that kube-scheduler could not place. ``spare``: idle GPUs that each node keeps open.
+    ``waiting``: pods that kube-scheduler could not place. ``spare``: idle GPUs that each node keeps open. ``learn``:
+    nodes on which a GPU is opened at once only to learn its memory.
     """
 
     def __init__(  # noqa: PLR0913 - what it works with
@@ -52,6 +54,7 @@ class Reconciler:
         waiting: Callable[[], Iterable[Pod]] = lambda: (),
         patience: Patience | None = None,
         spare: int = 0,
+        learn: int = 0,
     ) -> None:
         patience = patience or Patience()
         self._ledger = ledger
@@ -65,13 +68,24 @@ class Reconciler:
             tell=tell,
             patience=patience.report,
         )
+        self._spares = Spares(ledger, reservations=reservations, observe=observe, number=spare)
         self._upkeep = Upkeep(
             ledger,
             reservations=reservations,
             tell=tell,
             waiting=waiting,
             limits=Limits(patience.idle, patience.report),
-            spares=Spares(ledger, reservations=reservations, observe=observe, number=spare),
+            spares=self._spares,
+        )
+        self._reports = Reports(
+            api,
+            ledger,
+            reservations=reservations,
+            observe=observe,
+            tell=tell,
+            waiting=waiting,
+            at_once=learn,
+            clock=clock,
         )
         self._orphans = Orphans(ledger, records=records, fence=fence, observe=observe, tell=tell, age=patience.entry)
         self.close_idle_now = self._upkeep.close_idle_now
@@ -85,5 +99,9 @@ class Reconciler:
         for state in states:
             with suppress(GpuExtenderError):
                 await self._repair.once(state.name, ages)
-        await self._upkeep.once(now)
+        if await self._upkeep.once(now):
+            with suppress(GpuExtenderError):
+                await self._spares.once()
+                await self._reports.ask()
+        await self._reports.keep()
         await self._orphans.once(now)

@@ -28,7 +28,7 @@ class Spares:
     async def once(self) -> None:
         """Open what is missing, one GPU for each node. Raises ApiError."""
         for state in list(self._ledger.snapshot()) if self._number else ():
-            if _may_open(state) and len(self.kept(state.name)) < self._number:
+            if _takes_shares(state) and may_open(state) and len(self.kept(state.name)) < self._number:
                 pod = await self._reservations.search(state.name, "spare")
                 if pod is not None:
                     self._observe(pod)
@@ -38,8 +38,11 @@ def _reported_first(reservation: Reservation) -> tuple[bool, str]:
     return reservation.device is None, reservation.id
 
 
-def _may_open(state: NodeState) -> bool:
-    inventory = state.inventory
-    takes_shares = inventory.share_refusal is None and inventory.memory_mib is not None
+def _takes_shares(state: NodeState) -> bool:
+    return state.inventory.share_refusal is None and state.inventory.memory_mib is not None
+
+
+def may_open(state: NodeState) -> bool:
+    """Whether a GPU is free there, and room for its reservation pod."""
     given_out = state.closed is None and not state.barred and state.whole_free > 0
-    return takes_shares and given_out and all(state.free.get(r, 0) >= need for r, need in RESERVATION_NEEDS.items())
+    return given_out and all(state.free.get(resource, 0) >= need for resource, need in RESERVATION_NEEDS.items())

@@ -6,7 +6,6 @@ else has deleted is closed as soon as it is empty.
 """
 
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from dataclasses import dataclass
 
 from extender.binding.api import Pod
@@ -15,7 +14,6 @@ from extender.binding.reservations import Reservations
 from extender.binding.spares import Spares
 from extender.core.accounting import RESERVATION_LOST, holds_device
 from extender.core.ages import Ages
-from extender.core.errors import GpuExtenderError
 from extender.core.ledger import Ledger
 from extender.core.requests import GpuRequest
 from extender.core.short import nodes_to_empty
@@ -63,8 +61,8 @@ class Upkeep:
         """With the next pass all idle GPUs of that node are closed."""
         self._urgent.add(node)
 
-    async def once(self, now: float) -> None:
-        """Look at every reservation pod."""
+    async def once(self, now: float) -> bool:
+        """Look at every reservation pod. Whether GPUs may be opened ahead of demand: no pod waits for whole ones."""
         known = {r.id: r for node in self._ledger.shared_nodes() for r in self._ledger.reservations(node) if r.uid}
         self._told &= known.keys()
         silent = self._silent.see((r.id for r in known.values() if r.device is None), now)
@@ -81,9 +79,7 @@ class Upkeep:
                 unneeded = (late or reservation.node in urgent) and not self._is_held(reservation)
                 if unneeded or reservation.closing or not self._holds_device(reservation):
                     await self._close_idle(reservation)
-        if not short:
-            with suppress(GpuExtenderError):
-                await self._spares.once()
+        return not short
 
     def _empty_where_short(self, idle: dict[str, list[Reservation]]) -> bool:
         """Whether any pod waits for whole GPUs."""

@@ -44,7 +44,9 @@ HAS_GPUS: Final = 14
 KNOWN: Final = 15
 #: 1 if no GPU is opened here for now.
 BARRED: Final = 16
-_FACTS: Final = 17
+#: MiB of the node's largest GPU, as far as they are known: where they differ, CARD is the smallest.
+LARGEST_CARD: Final = 17
+_FACTS: Final = 18
 
 #: Columns that belong together.
 ROOM: Final = slice(CPU, SLOTS + 1)
@@ -60,7 +62,7 @@ _ALL_MODES: Final = sum(MODE_BIT.values())
 
 #: Amounts beyond this are as good as this; sums of two stay within 64 bits.
 LARGEST: Final = 1 << 61
-_LARGEST_CARD: Final = 1 << 38
+_MOST_MIB: Final = 1 << 38
 
 
 class Kind(NamedTuple):
@@ -157,6 +159,7 @@ class Fleet:
             has_gpus(inventory),
             True,
             state.barred,
+            max([card, *(gpu.memory_mib for gpu in state.gpus)]),
         )
 
     def _reserve(self, position: int, gpus: int) -> None:
@@ -185,7 +188,7 @@ def has_gpus(inventory: Inventory) -> bool:
 
 
 def _card(inventory: Inventory) -> int:
-    return min(inventory.memory_mib or 1, _LARGEST_CARD)
+    return min(inventory.memory_mib or 1, _MOST_MIB)
 
 
 def clipped(amount: int) -> int:

@@ -17,7 +17,7 @@ def picture(states: Sequence[NodeState]) -> Json:
         "nodes": [_node(state) for state in states],
         "totals": {
             "gpus": sum(state.inventory.physical_gpus or 0 for state in states),
-            "memoryMiB": sum(_card(state) * (state.inventory.physical_gpus or 0) for state in states),
+            "memoryMiB": sum(state.inventory.total_mib for state in states),
             "usedMiB": sum(_used(state) for state in states),
             "pods": sum(_holders(state) for state in states),
         },

@@ -49,6 +49,10 @@ CLOSED_BECAUSE: Final = PREFIX + "closed-because"
 GPU_MEMORY_MIB_LABEL: Final = PREFIX + "gpu-memory-mib"
 SHARING_LABEL: Final = PREFIX + "sharing"
 SHARING_DISABLED: Final = "disabled"
+SHARING_ENABLED: Final = "enabled"
+
+# What we write on a node whose labels do not tell its GPUs' memory: what its devices tell.
+REPORTED_MEMORY: Final = PREFIX + "reported-memory"
 
 # What an administrator writes on a namespace: which pods the admission policies let in there.
 PROFILE_LABEL: Final = PREFIX + "profile"

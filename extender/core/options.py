@@ -141,6 +141,7 @@ class Room:
         reservations *= rows.facts[:, fleet.BARRED] == 0
         openable = np.maximum(np.minimum(reservations, rows.facts[:, fleet.WHOLE]), 0)
         new_mib = amounts.take(rows.facts[:, fleet.SIZE])
+        openable[new_mib > rows.facts[:, fleet.CARD]] = 0
         return cls(mib, roomy, np.add.reduce(roomy, axis=1), new_mib, np.maximum(reservations, 0), openable)
 
     def at(self, positions: Ints) -> "Room":
@@ -195,12 +196,13 @@ def _share_codes(rows: Rows, share: Share, room: Room) -> Codes:
     devices = fleet.clipped(share.devices)
     missing = devices - room.found
     short = missing > room.openable
-    never = (facts[:, fleet.GPUS] < devices) | (room.new_mib > facts[:, fleet.CARD])
+    never = (facts[:, fleet.GPUS] < devices) | (room.new_mib > facts[:, fleet.LARGEST_CARD])
     found = np.zeros(len(rows), np.int16)
     if np.count_nonzero(short):
         found[short] = CODE["ReservationRoom", True]
         found[(facts[:, fleet.BARRED] != 0) & (missing > 0)] = CODE["ReservationFailed", False]
         found[missing > np.maximum(facts[:, fleet.WHOLE], 0)] = CODE["GpuMemory", True]
+        found[(missing > 0) & (room.new_mib > facts[:, fleet.CARD])] = CODE["GpuMemory", True]
     if not (np.count_nonzero(never) or np.count_nonzero(facts[:, fleet.REFUSALS])):
         return found
     return _first(

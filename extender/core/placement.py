@@ -129,8 +129,9 @@ def _fit_share(state: NodeState, request: GpuRequest, share: Share, order: GpuOr
     mib_new = share.mib_of(memory_mib)
     if share.devices > inventory.whole_gpus:
         return Shortfall("GpuCount", "GPU", share.devices, state.whole_free, inventory.whole_gpus, resolvable=False)
-    if mib_new > memory_mib:
-        return Shortfall("GpuTooSmall", "MiB", mib_new, 0, memory_mib, resolvable=False)
+    largest = max(memory_mib, *(gpu.memory_mib for gpu in state.gpus)) if state.gpus else memory_mib
+    if mib_new > largest:
+        return Shortfall("GpuTooSmall", "MiB", mib_new, 0, largest, resolvable=False)
     if state.closed is not None:
         return _refused(state.closed, mib_new, "MiB")
     on = _pick(state, share, order)
@@ -155,7 +156,9 @@ def _pick(state: NodeState, share: Share, order: GpuOrder) -> tuple[SharedGpu, .
 def _open(state: NodeState, request: GpuRequest, share: Share, on: tuple[SharedGpu, ...]) -> Shortfall | None:
     """Why the GPUs that are still missing cannot be opened, or None."""
     missing = share.devices - len(on)
-    if missing > state.whole_free:
+    memory_mib = state.inventory.memory_mib or 0
+    # Where the node's GPUs differ, one that is open already may be larger than what a new one counts for.
+    if missing > state.whole_free or share.mib_of(memory_mib) > memory_mib:
         return _memory_shortfall(state, share)
     if state.barred:
         return _refused("ReservationFailed", missing)

@@ -208,7 +208,7 @@ async def test_a_share_that_lands_while_an_idle_gpu_is_closed(world: World) -> N
 @pytest.fixture
 def spare(world: World) -> World:
     """One idle GPU for each node."""
-    world.process.reconciler._upkeep._spares._number = 1
+    world.process.reconciler._spares._number = 1
     return world
 
 

@@ -35,7 +35,7 @@ LABELS = st.fixed_dictionaries(
         "nvidia.com/gpu.deploy.dra-driver": st.just("true"),
         "nvidia.com/gpu.present": st.just("true"),
         "gpu-extender.io/gpu-memory-mib": st.sampled_from(["1000", "0", "junk"]),
-        "gpu-extender.io/sharing": st.sampled_from(["disabled", "x"]),
+        "gpu-extender.io/sharing": st.sampled_from(["disabled", "enabled", "x"]),
         "nvidia.com/gpu.slices.gi": st.just("1"),
     },
 )
@@ -47,11 +47,18 @@ RESOURCES = st.fixed_dictionaries(
         for suffix in ("", ".shared")
     },
 )
+ANNOTATIONS = JUNK | st.builds(
+    lambda told: {"gpu-extender.io/reported-memory": told},
+    st.sampled_from(["b: GPU-a=4 GPU-b=5", "b:", "c: GPU-a=4"]) | JUNK,
+)
 NODES = st.fixed_dictionaries(
     {
-        "metadata": st.fixed_dictionaries({"labels": LABELS}),
+        "metadata": st.fixed_dictionaries({"labels": LABELS, "annotations": ANNOTATIONS}),
         "spec": st.sampled_from([{}, {"unschedulable": True}]),
-        "status": st.fixed_dictionaries({"capacity": RESOURCES}, optional={"allocatable": RESOURCES}),
+        "status": st.fixed_dictionaries(
+            {"capacity": RESOURCES},
+            optional={"allocatable": RESOURCES, "nodeInfo": st.just({"bootID": "b"}) | JUNK},
+        ),
     }
 )
 NAMES = st.sampled_from(["gpu-0", "gpu-1", "gpu-2"])

@@ -11,14 +11,16 @@ from extender.core import names
 from extender.core.codes import CODE, FITS
 from extender.core.decisions import Decisions, Policy
 from extender.core.fleet import Fleet
+from extender.core.inventory import reported_memory
 from extender.core.nodereader import read_nodes
 from extender.core.options import Options, Order, Room, codes, is_plain, options
 from extender.core.placement import Placement, Shortfall, fit
 from extender.core.requests import GpuRequest
 from extender.core.strategies import STRATEGIES
-from extender.core.values import NodeState
+from extender.core.values import NodeState, Reservation
 from tests.builders import NodeBuilder, make_node, make_pod
 
+LARGE = "GPU-b"
 pods = st.one_of(
     st.builds(
         lambda mib, devices: make_pod().gpu_memory(mib).num_devices(devices), st.integers(1, 1200), st.integers(1, 4)
@@ -40,6 +42,11 @@ def node(kind: str, index: int) -> NodeBuilder:
             return built.gpus(4, mib=None)
         case "small":
             return built.gpus(2, mib=500)
+        case "mixed":
+            # One that is open is larger than what a new one counts for.
+            unlabelled = built.gpus(4, mib=None)
+            boot = unlabelled.build()["status"]["nodeInfo"]["bootID"]
+            return unlabelled.annotation(names.REPORTED_MEMORY, reported_memory(boot, {"GPU-a": 400, LARGE: 1100}))
         case "tight":
             return built.gpus(4, mib=1000).cpu("60m").pod_slots(4)
         case "cordoned":
@@ -50,7 +57,7 @@ def node(kind: str, index: int) -> NodeBuilder:
 
 
 kinds = st.lists(
-    st.sampled_from(["plain", "none", "unknown memory", "small", "tight", "cordoned", "off", "barred"]),
+    st.sampled_from(["plain", "none", "unknown memory", "small", "mixed", "tight", "cordoned", "off", "barred"]),
     min_size=1,
     max_size=4,
 )
@@ -67,6 +74,10 @@ def filled(cluster: list[str], arrivals: list[Any], strategy: str) -> Decisions:
     decisions = Decisions(Policy(shortlist=1, strategy=strategy), claim_ttl=1, timer=lambda: 0.0)
     for read in read_nodes([node(kind, index).build() for index, kind in enumerate(cluster)]):
         decisions.ledger.put_node(read)
+        if cluster[int(read.name[1:])] == "mixed":
+            decisions.ledger.put_reservation(
+                Reservation(f"{read.name}-large", read.name, uid="r", device=LARGE, memory_mib=1100)
+            )
     late = len(arrivals) // 2  # A node is barred with GPUs already open on it.
     for index, builder in enumerate(arrivals):
         if index == late:
@@ -125,7 +136,7 @@ def options_of(state: NodeState, request: GpuRequest, *, fills_first: bool, orde
 def test_every_node_that_fits_has_a_possible_choice(
     arrivals: list[Any], asked: Any, fills_first: bool, order: Order
 ) -> None:
-    decisions = filled(["plain", "tight", "barred"], arrivals, names.BINPACK)
+    decisions = filled(["plain", "mixed", "tight", "barred"], arrivals, names.BINPACK)
     request = parsed(asked.build())
     if not is_plain(request):
         return

@@ -36,8 +36,7 @@ _DRIVER: Final = ("nvidia.com/cuda.driver-version.full", "nvidia.com/cuda.driver
 def read_device_plugin(labels: Mapping[str, str], plugin: Mapping[str, Count], *, vouched: bool) -> Inventory:
     """The GPUs of a node by its labels and device-plugin resources.
 
-    ``vouched``: an administrator has stated the memory of a whole GPU, and so that units are whole GPUs where
-    nobody else describes them.
+    ``vouched``: an administrator has said that units are whole GPUs where nobody else describes them.
     """
     return _Plugin.of(labels, plugin, vouched).inventory()
 

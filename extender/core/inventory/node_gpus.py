@@ -29,6 +29,16 @@ class Slice:
 
 
 @dataclass(frozen=True, slots=True)
+class Reported:
+    """What GPUs have told of their own memory, in this boot of their node."""
+
+    #: Device → MiB.
+    mib: Mapping[str, int] = field(default_factory=dict, hash=False)
+    #: Whether any was asked: there are devices that have no memory of their own to tell.
+    asked: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Inventory:
     """The GPUs of one node as the API proves them. What it does not prove is None, or not counted."""
 
@@ -40,7 +50,7 @@ class Inventory:
     #: GPUs that one unit (or one DRA device) holds exclusively: healthy ones, on a node that takes pods.
     #: Never above ``physical_gpus``.
     whole_gpus: int = 0
-    #: Of one whole (parent) GPU; None when unknown, never 0.
+    #: Of one whole (parent) GPU, the smallest that is known where they differ; None when unknown, never 0.
     memory_mib: int | None = None
     #: Schedulable units that are not (known to be) exclusive: resource → healthy ones, never 0.
     units: Mapping[str, int] = field(default_factory=dict, hash=False)
@@ -53,3 +63,12 @@ class Inventory:
     whole_resource: str | None = None
     #: Why no share lands on this node, not even when it is empty: a key of ``REASON_TEXT``, or None.
     share_refusal: str | None = None
+    #: Where labels and administrator leave the memory open, what the devices have told; else None.
+    reported: Reported | None = None
+
+    @property
+    def total_mib(self) -> int:
+        """Of all its GPUs; those of which nothing is known count like ``memory_mib``."""
+        told = self.reported.mib if self.reported is not None else {}
+        others = max(0, (self.physical_gpus or 0) - len(told))
+        return sum(told.values()) + (self.memory_mib or 0) * others

@@ -1,8 +1,8 @@
 """From a Node (and its ResourceSlices) to the GPUs that it has and how it shares them.
 
 What is read, in the order in which it decides: DRA slices, devices for virtual machines, then device plugin
-and feature-discovery labels. Nothing is derived from a product's name, and no input raises: what cannot be
-read is unknown, and what is unknown takes no shares.
+and feature-discovery labels, then what devices have reported. Nothing is derived from a product's name, and no input
+raises: what cannot be read is unknown, and what is unknown takes no shares.
 """
 
 import sys
@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-from extender.core.fields import child, strings
+from extender.core.fields import Json, child, strings
 from extender.core.inventory.device_plugin import read_device_plugin
 from extender.core.inventory.dra import read_dra
 from extender.core.inventory.dra_pool import node_of
@@ -25,8 +25,15 @@ from extender.core.inventory.refusals import (
     OF_MODE,
 )
 from extender.core.inventory.refusals import SHARING_DISABLED as REFUSED_BY_LABEL
+from extender.core.inventory.reported import read_reported
 from extender.core.inventory.vm_devices import read_vm_devices
-from extender.core.names import GPU_MEMORY_MIB_LABEL, GPU_RESOURCE, SHARING_DISABLED, SHARING_LABEL
+from extender.core.names import (
+    GPU_MEMORY_MIB_LABEL,
+    GPU_RESOURCE,
+    SHARING_DISABLED,
+    SHARING_ENABLED,
+    SHARING_LABEL,
+)
 
 # Modes in which the device plugin's counts do not say whether a GPU is healthy.
 _NOT_BY_PLUGIN: Final = (DRA, INVALID, UNKNOWN, VGPU_HOST, PASSTHROUGH)
@@ -47,7 +54,7 @@ def read_node(node: Mapping[str, Any], slices: Sequence[Mapping[str, Any]] = ())
     resources = gpu_resources(child(node, "status"))
     own_slices = tuple(slice_ for slice_ in slices if node_of(slice_) is not None)
     inventory = _gpus(labels, resources, own_slices)
-    inventory = replace(inventory, memory_mib=_memory(inventory, labels))
+    inventory = _with_memory(inventory, node, labels)
     why = unusable(node, labels) or _without_healthy(inventory, resources)
     if why is not None:
         inventory = replace(inventory, unusable=why, whole_gpus=0)
@@ -65,7 +72,7 @@ def _gpus(labels: Mapping[str, str], resources: GpuResources, slices: Sequence[M
     if for_vms is not None:
         return for_vms
     if resources.plugin or device_labels(labels, GPU_RESOURCE).described:
-        vouched = bool(number(labels.get(GPU_MEMORY_MIB_LABEL)))
+        vouched = bool(number(labels.get(GPU_MEMORY_MIB_LABEL))) or labels.get(SHARING_LABEL) == SHARING_ENABLED
         return read_device_plugin(labels, resources.plugin, vouched=vouched)
     return Inventory(mode=UNKNOWN, physical_gpus=None) if _has_hardware(labels) else Inventory()
 
@@ -88,15 +95,19 @@ def _has_hardware(labels: Mapping[str, str]) -> bool:
     )
 
 
-def _memory(inventory: Inventory, labels: Mapping[str, str]) -> int | None:
+def _with_memory(inventory: Inventory, node: Json, labels: Mapping[str, str]) -> Inventory:
     """What the administrator says where the labels do not; of two numbers the smaller, for a typo must not give out
-    memory that a card has not; where his cannot be read, nobody's counts."""
+    memory that a card has not; where his cannot be read, nobody's counts. Where nobody says, what the devices tell."""
     if inventory.physical_gpus == 0:
-        return None
+        return replace(inventory, memory_mib=None)
     stated = labels.get(GPU_MEMORY_MIB_LABEL)
-    if stated is None:
-        return inventory.memory_mib
-    return min(number(stated) or 0, inventory.memory_mib or sys.maxsize) or None
+    if stated is not None:
+        return replace(inventory, memory_mib=min(number(stated) or 0, inventory.memory_mib or sys.maxsize) or None)
+    if inventory.memory_mib is not None or inventory.whole_resource is None:
+        return inventory
+    reported = read_reported(node)
+    sizes = reported.mib.values() if reported is not None else ()
+    return replace(inventory, memory_mib=min(sizes, default=None), reported=reported)
 
 
 def _without_healthy(inventory: Inventory, resources: GpuResources) -> str | None:

@@ -111,7 +111,8 @@ def _starved(options: Options, cpu_per_gpu: float, taken: Floats) -> Floats:
 def _lost(options: Options, values: Floats, kind: NDArray[np.int64]) -> Floats:
     card = options.before(options.nodes.card)[:, None]
     start = (kind * values.shape[1])[:, None]
-    hole, rest = options.holes * GRID // card, (options.holes - options.mib) * GRID // card
+    # A GPU may turn out larger than its node says: then its hole counts like a whole card.
+    hole, rest = (np.minimum(mib * GRID // card, GRID) for mib in (options.holes, options.holes - options.mib))
     lost: Floats = np.add.reduce(values.take(start + hole) - values.take(start + rest), axis=1)
     return lost
 

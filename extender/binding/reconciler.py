@@ -99,9 +99,10 @@ class Reconciler:
         for state in states:
             with suppress(GpuExtenderError):
                 await self._repair.once(state.name, ages)
+        # Before what has told all that it can is closed.
+        await self._reports.keep()
         if await self._upkeep.once(now):
             with suppress(GpuExtenderError):
                 await self._spares.once()
                 await self._reports.ask()
-        await self._reports.keep()
         await self._orphans.once(now)

@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import Final
 
 from extender.core import names
+from extender.core.device_report import Problem
 from extender.core.inventory import Inventory
 
 
@@ -97,7 +98,9 @@ class Reservation:
         """Why it has failed to report; None where it has reported, may yet, or is not needed any more."""
         if self.device is not None or self.closed_because == NOT_NEEDED:
             return None
-        return self.closed_because or ((self.why or "Ended") if self.ended else None)
+        # The other problems may be gone with the agent's next start.
+        never = self.problem if self.problem == Problem.MEMORY_UNKNOWN else None
+        return self.closed_because or never or ((self.why or "Ended") if self.ended else None)
 
 
 @dataclass(frozen=True, slots=True)

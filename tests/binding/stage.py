@@ -3,10 +3,11 @@
 from typing import Any
 
 from extender.core import names
+from extender.core.device_report import DeviceReport, changes
 from extender.core.errors import NotFound
 from extender.core.inspect import picture
 from extender.core.nodereader import read_nodes
-from extender.core.podreader import annotations_of, has_ended, node_of
+from extender.core.podreader import annotations_of, has_ended, node_of, reservation_of
 from extender.core.record import RECORD_KEY, Entry, NodeRecord, record_name
 from extender.embedded import EmbeddedCluster
 from extender.snapshot import Snapshot
@@ -20,10 +21,12 @@ GPUS = 2
 class GpuCluster(EmbeddedCluster):
     """Devices are the device plugin's: what user pods run on means nothing to it."""
 
-    def __init__(self, gpus: int = GPUS, *names_of_nodes: str) -> None:
-        self.node_objects = [make_node(name).gpus(gpus, mib=CARD).build() for name in names_of_nodes or ("n", "m")]
-        super().__init__(Snapshot(nodes=tuple(self.node_objects), pods=(), resource_slices=(), resource_claims=()))
+    def __init__(self, gpus: int = GPUS, *names_of_nodes: str, mib: int | None = CARD) -> None:
+        nodes = [make_node(name).gpus(gpus, mib=mib).build() for name in names_of_nodes or ("n", "m")]
+        super().__init__(Snapshot(nodes=tuple(nodes), pods=(), resource_slices=(), resource_claims=()))
         self.gpus = gpus
+        #: Device → MiB, where its node does not say it.
+        self.sizes: dict[str, int] = {}
         #: node → devices in the order in which they are given out; others follow.
         self.order: dict[str, list[str]] = {}
         #: What becomes of new reservation pods: ``report``, ``silent``, ``refused`` or ``pending``.
@@ -44,13 +47,29 @@ class GpuCluster(EmbeddedCluster):
     def _start_reservation(self, pod: dict[str, Any]) -> None:
         if self.fate == "pending":
             return
-        super()._start_reservation(pod)
+        if self.sizes:
+            self._start_on_device(pod)
+        else:
+            super()._start_reservation(pod)
         if node_of(pod) is not None:
             self.held[pod["metadata"]["name"]] = str(annotations_of(pod)[names.DEVICE])
         if self.fate != "report":
             pod["metadata"]["annotations"] = {}
         if self.fate == "refused":
             pod["status"] = {"phase": "Failed", "reason": "UnexpectedAdmissionError"}
+
+    def _start_on_device(self, pod: dict[str, Any]) -> None:
+        """As the agent does, whatever the node says of its GPUs."""
+        planned = reservation_of(pod)
+        assert planned is not None
+        node = self._read[planned.node]
+        if self._held(node.name, names.GPU_RESOURCE) >= self.gpus:
+            return
+        device = self._free_device(node.name)
+        report = DeviceReport(device, self.sizes[device], node.boot_id or "")
+        pod["spec"]["nodeName"] = node.name
+        pod["status"] = {"phase": "Running"}
+        pod["metadata"]["annotations"] = changes(report, {})
 
     # --- what may happen to reservation pods ----------------------------------------------------------------
 
@@ -71,11 +90,10 @@ class GpuCluster(EmbeddedCluster):
 
     def reboot(self, node: str, boot: str) -> None:
         """The node comes back; its pods have not started again yet."""
-        [found] = [made for made in self.node_objects if made["metadata"]["name"] == node]
-        found["status"]["nodeInfo"]["bootID"] = boot
+        self.nodes[node]["status"]["nodeInfo"]["bootID"] = boot
         for device in self.devices(node):
             self.held = {name: held for name, held in self.held.items() if held != device}
-        self._read |= {read.name: read for read in read_nodes(self.node_objects)}
+        self._read |= {read.name: read for read in read_nodes(list(self.nodes.values()))}
         for watcher in self._watchers:
             watcher.nodes([self._read[node]])
 

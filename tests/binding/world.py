@@ -27,6 +27,7 @@ CALLS = (
     "patch_pod",
     "delete_pod",
     "bind_pod",
+    "patch_node",
     "get_config_map",
     "create_config_map",
     "put_config_map",

@@ -7,7 +7,7 @@ from typing import Any, Final
 import pytest
 
 from tests.builders import make_node, make_pod
-from tests.controlplane.gpu_node import RESERVATIONS, GpuNode
+from tests.controlplane.gpu_node import RESERVATIONS, Device, GpuNode
 from tests.controlplane.scene import BY_THE_TEST, Scene
 from tests.controlplane.stage import Served
 from tests.manifests import rights
@@ -18,9 +18,6 @@ Json = dict[str, Any]
 Right = tuple[str | None, str, str, str | None]
 A100 = 81920
 RECORDS: Final = f"/api/v1/namespaces/{RESERVATIONS}/configmaps"
-
-#: Rights of work that is not there yet (what agents report per device, kept on the Node). It must be empty one day.
-AWAITED: Final[set[Right]] = {(None, "get", "nodes", None)}
 
 
 def requests(audit: Path) -> list[Json]:
@@ -53,7 +50,8 @@ async def forge_entry(scene: Scene, node: GpuNode, pod: Json) -> None:
 async def test_the_extender_uses_every_right_that_it_has_and_is_refused_nothing(
     scene: Scene, extender: Served, audit: Path
 ) -> None:
-    """A share is bound, another after a fence, cards are opened for nothing and closed again."""
+    """A share is bound, another after a fence, cards are opened for nothing and closed again, a node is asked what its
+    cards are."""
     node = await scene.add(make_node("n").gpus(3, mib=A100))
     await scene.submit(make_pod("share").gpu_fraction("0.5"), make_pod("plain"))
     await scene.run("share", "plain")
@@ -61,6 +59,9 @@ async def test_the_extender_uses_every_right_that_it_has_and_is_refused_nothing(
     pod = await scene.pod("fenced")
     await forge_entry(scene, node, pod)
     assert await extender.bind(pod, node.name) == ""
+    await scene.add(make_node("unlabelled").gpus(1, mib=None).label("labels", "none"), [Device("GPU-rights", A100)])
+    await scene.submit(make_pod("asks").gpu_memory(10).spec(nodeSelector={"labels": "none"}))
+    await scene.run("asks")
     async with scene.refusing_bindings_of("refused"):
         await scene.submit(make_pod("refused").gpu_fraction("0.9").num_devices(2))
         await scene.until(lambda: scene.has_closed(2), 30, "what was opened for nothing is closed")
@@ -70,4 +71,4 @@ async def test_the_extender_uses_every_right_that_it_has_and_is_refused_nothing(
     refused = [f"{each['verb']} {each['requestURI']}" for each in asked if each["responseStatus"]["code"] in (401, 403)]
     assert refused == []
     unused = {right for right in rights("gpu-extender", "gpu-extender") if not is_used(right, asked)}
-    assert unused == AWAITED
+    assert unused == set()

@@ -6,7 +6,7 @@ from typing import Any, Final
 import pytest
 
 from extender.core import names
-from tests.builders import make_pod
+from tests.builders import make_node, make_pod
 from tests.controlplane.client import Answer, Client, path_of
 from tests.controlplane.cluster import ControlPlane
 from tests.controlplane.policies import grant_everything_on_pods, refused
@@ -254,3 +254,43 @@ async def test_kai_1671_devices_are_not_taken_through_the_environment(
     )
     nothing = make_pod("taker", "strict").spec(containers=[container])
     assert (await refused(tenant.create_pod(nothing.build()))).startswith("container main names GPU devices")
+
+
+# --- what the extender itself may write on Nodes --------------------------------------------------------------
+
+
+NODE: Final = "/api/v1/nodes/told"
+
+
+@pytest.fixture
+async def told(admin: Client) -> AsyncIterator[Json]:
+    """A Node with labels, annotations and a taint of others."""
+    node = make_node("told").label("a", "1").annotation("a", "1").taint("a", "1")
+    yield await admin.create_node(node.build())
+    await admin.delete(NODE)
+
+
+async def test_the_extender_writes_what_gpus_have_told_on_a_node(told: Json, extender: Client) -> None:
+    for value in ("boot: GPU-1=1", "boot: GPU-1=2"):
+        node = await extender.patch(NODE, {"metadata": {"annotations": {names.REPORTED_MEMORY: value}}})
+        assert node["metadata"]["annotations"][names.REPORTED_MEMORY] == value
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"metadata": {"annotations": {"b": "1"}}},
+        {"metadata": {"annotations": {"a": "2"}}},
+        {"metadata": {"annotations": {"a": None}}},
+        {"metadata": {"labels": {"b": "1"}}},
+        {"metadata": {"labels": {names.GPU_MEMORY_MIB_LABEL: "1"}}},
+        {"metadata": {"labels": None}},
+        {"metadata": {"finalizers": ["a/b"]}},
+        {"metadata": {"ownerReferences": [{"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": "u"}]}},
+        {"spec": {"unschedulable": True}},
+        {"spec": {"taints": None}},
+    ],
+    ids=str,
+)
+async def test_the_extender_changes_nothing_else_of_a_node(told: Json, extender: Client, change: Json) -> None:
+    assert "changes nothing of a Node but" in await refused(extender.patch(NODE, change))

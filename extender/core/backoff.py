@@ -1,6 +1,6 @@
 """What failed is left alone for a while, each time for twice as long."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -38,14 +38,14 @@ class Backoff:
         failures.places[place] = self._timer() + seconds
         return seconds
 
-    def waits(self, key: str) -> Collection[str]:
-        """The places where it is left alone now."""
+    def waits(self, key: str) -> Mapping[str, float]:
+        """The places where it is left alone now, each with the time until when."""
         failures = self._failures.get(key)
         if failures is None:
-            return ()
+            return {}
         now = self._timer()
         failures.places = {place: until for place, until in failures.places.items() if until > now}
-        return failures.places.keys()
+        return failures.places
 
     def end(self, key: str) -> None:
         """It went well, or is gone. Idempotent."""

@@ -8,7 +8,8 @@
               │
               └──▶ bound by others, or gone
 
-A pod is due when a node offers more than at the pod's last verdict, and the pod fits there now.
+A pod is due when a node offers more than at the pod's last verdict, and the pod fits there now; or when it fits on a node
+where the API had refused to bind it, and that is long enough ago.
 
 A pod that was judged after the change needs no poke: kube-scheduler was faster. Of the others as many are due as fit
 together, those of highest priority first; while the room stays free, twice as many each time, for kube-scheduler may
@@ -75,6 +76,8 @@ class Waiting:
         #: Each node as it was last looked at.
         self._before: dict[str, NodeState] = {}
         self._offers: dict[str, _Offer] = {}
+        #: UID → nodes that the pod was kept from by a refused bind, and until when.
+        self._refused: dict[str, dict[str, float]] = {}
         decisions.node_changed = self._node_changed
 
     def __len__(self) -> int:
@@ -92,6 +95,7 @@ class Waiting:
         waiting = self._remember(pod)
         if waiting is not None:
             waiting.judged = self._changes
+            self._keep_refused(waiting.uid)
 
     def found(self, pods: Iterable[Object]) -> None:
         """The API shows these unbound pods of our schedulers: a process that has died may have rejected them.
@@ -109,6 +113,7 @@ class Waiting:
     def forget(self, uid: str) -> None:
         """filter has found a node for it, or it is bound or gone. Idempotent."""
         self._pods.pop(uid, None)
+        self._refused.pop(uid, None)
 
     def due(self, now: float) -> list[WaitingPod]:
         """Pods to poke now, the most important first; ``missed`` for those that were not. To be called some times a
@@ -118,10 +123,10 @@ class Waiting:
             self._look()
         else:
             self._offers.clear()
-        if not self._offers:
+        if not (self._offers or self._refused):
             return []
         self._drop_settled()
-        chosen: list[WaitingPod] = []
+        chosen = self._no_longer_refused(now)
         trials = 0
         for name, kinds in self._matches():
             if trials >= MOST_TRIALS or len(chosen) >= MOST_DUE:
@@ -159,17 +164,44 @@ class Waiting:
     def _drop_settled(self) -> None:
         ledger = self._decisions.ledger
         for uid in [uid for uid in self._pods if ledger.pod(uid) is not None or ledger.is_gone(uid)]:
-            del self._pods[uid]
+            self.forget(uid)
+
+    # --- refused binds --------------------------------------------------------------------------------------
+
+    def _keep_refused(self, uid: str) -> None:
+        waits = self._decisions.refused.waits(uid)
+        if waits:
+            self._refused[uid] = dict(waits)
+
+    def _no_longer_refused(self, now: float) -> list[WaitingPod]:
+        """Pods that fit now on a node where their wait has just ended; their turn comes by when they were rejected."""
+        chosen: list[WaitingPod] = []
+        for uid, waits in list(self._refused.items()):
+            pod = self._pods[uid]
+            over = [node for node, until in waits.items() if until <= now]
+            if not over or pod.not_before > now or self._is_binding(uid) or len(chosen) >= MOST_DUE:
+                continue
+            for node in over:
+                del waits[node]
+            if not waits:
+                del self._refused[uid]
+            states = filter(None, map(self._decisions.expected, over))
+            fitting = next((state.name for state in states if self._placement(state, pod) is not None), None)
+            if fitting is not None:
+                pod.judged, pod.offered, pod.not_before = self._changes, fitting, now + INTERVAL
+                chosen.append(pod)
+        return chosen
 
     # --- who may fit ----------------------------------------------------------------------------------------
 
     def _remember(self, pod: Object) -> WaitingPod | None:
         """The last to be forgotten; None if nothing helps this pod."""
-        waiting = self._pods.pop(uid_of(pod), None) or WaitingPod.of(pod, next(self._arrivals))
+        waiting = self._pods.get(uid_of(pod)) or WaitingPod.of(pod, next(self._arrivals))
+        self.forget(uid_of(pod))
         if waiting is None:
             return None
         if len(self._pods) >= self._most:
-            self._pods.pop(next(iter(self._pods)))
+            self.forget(next(iter(self._pods)))
         self._pods[waiting.uid] = waiting
         return waiting
 

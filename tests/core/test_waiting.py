@@ -448,3 +448,71 @@ def test_in_the_end_what_waits_does_not_fit(seed: int) -> None:
         cpu = left.request.cpu_milli
         rooms = [scene.ledger.state(name) for name in found]
         assert [room.name for room in rooms if room is not None and room.free["cpu"] >= cpu] == []
+
+
+# --- binds that the API has refused -------------------------------------------------------------------------
+
+
+def refuse(scene: Scene, pod: PodBuilder, node: str = "n") -> float:
+    """filter has found that node, and the API refused the Binding; kube-scheduler tries again at once."""
+    assert node in scene.try_(pod)
+    scene.decisions.claims.end(uid_of(pod.build()))
+    seconds = scene.decisions.refused.failed(uid_of(pod.build()), node)
+    return seconds
+
+
+def test_a_pod_that_was_refused_is_poked_when_its_wait_ends() -> None:
+    scene = Scene(node())
+    pod = share("p")
+    seconds = refuse(scene, pod)
+    assert scene.try_(pod) == []
+    assert scene.due(seconds - 0.5) == []
+    assert scene.due(0.5) == ["p"]
+    assert scene.due(30) == [], "once for each wait"
+    assert scene.try_(pod) == ["n"]
+
+
+def test_each_wait_has_its_poke_and_each_node_its_wait() -> None:
+    scene = Scene(node("n"), node("m"))
+    pod = share("p")
+    first = refuse(scene, pod, "n")
+    assert scene.try_(pod) == ["m"]
+    second = scene.decisions.refused.failed(uid_of(pod.build()), "m")
+    assert scene.try_(pod) == []
+    assert scene.due(first) == ["p"]
+    assert scene.due(second - first) == ["p"]
+
+
+def test_nobody_is_poked_who_would_find_no_room_there() -> None:
+    scene = Scene(node())
+    pod = share("p")
+    seconds = refuse(scene, pod)
+    scene.try_(pod)
+    other = scene.place(share("other"))
+    assert scene.due(seconds) == []
+    scene.end(other)
+    assert scene.due() == ["p"]
+
+
+def test_who_is_being_bound_or_was_placed_is_not_poked_at_the_end_of_a_wait() -> None:
+    scene = Scene(node())
+    pods = [share("binding", 100), share("placed", 100)]
+    seconds = max(refuse(scene, pod) for pod in pods)
+    for pod in pods:
+        scene.try_(pod)
+    scene.binding.add(uid_of(pods[0].build()))
+    scene.place(pods[1])
+    assert scene.due(seconds) == []
+    scene.binding.clear()
+    assert scene.due() == ["binding"]
+
+
+def test_a_poke_that_was_missed_at_the_end_of_a_wait_is_due_again() -> None:
+    scene = Scene(node())
+    pod = share("p")
+    seconds = refuse(scene, pod)
+    scene.try_(pod)
+    scene.now += seconds
+    [due] = scene.waiting.due(scene.now)
+    scene.waiting.missed(due)
+    assert scene.due(INTERVAL) == ["p"]

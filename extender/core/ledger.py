@@ -262,8 +262,9 @@ class Ledger:
         ``new_ids`` name the ``placement.new`` GPUs that are opened for it. Raises LedgerError if the pod is already in
         the books, DoesNotFit if the placement is no longer possible; nothing has changed then.
         """
-        if uid in self._where:
-            raise LedgerError(f"pod {namespace}/{name} is already in the ledger")
+        held = self.pod(uid)
+        if held is not None:
+            raise LedgerError(_stands(held))
         state = self.state(node)
         if state is None:
             raise DoesNotFit(REASON_UNKNOWN)
@@ -392,9 +393,9 @@ class Ledger:
     def _advance(self, uid: str, allowed: tuple[ShareState, ...], to: ShareState, attempt: str | None = None) -> None:
         pod = self.pod(uid)
         if pod is None:
-            raise LedgerError(f"no pod {uid} in the ledger")
+            raise LedgerError(f"the pod with UID {uid} has ended")
         if pod.state not in allowed:
-            raise LedgerError(f"pod {pod.namespace}/{pod.name} is {pod.state}, not one of {allowed}")
+            raise LedgerError(_stands(pod))
         if pod.state is not to:
             self._books[pod.node].pods[uid] = replace(pod, state=to, attempt=attempt or pod.attempt)
             self._change(pod.node)
@@ -465,6 +466,12 @@ def check_node(state: NodeState, pods: Iterable[PodOnNode]) -> None:
     assert state.whole_free >= 0, f"{state.name}: negative whole GPUs"
     lost = any(gpu.state is GpuState.LOST for gpu in state.gpus)
     assert lost <= (state.closed is not None), f"{state.name}: a lost device leaves the node open"
+
+
+def _stands(pod: PodOnNode) -> str:
+    """In users' words: whoever is faster with a pod, kube-scheduler shows it."""
+    how = "already bound" if pod.state is ShareState.CONFIRMED else "already being bound"
+    return f"pod {pod.namespace}/{pod.name} is {how} to node {pod.node}"
 
 
 def _gpu_ids(pods: Iterable[PodOnNode]) -> set[str]:

@@ -363,6 +363,29 @@ async def test_somebody_else_binds_a_share_pod_meanwhile(world: World) -> None:
     assert world.reservation_pods() == []
 
 
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_the_watch_shows_the_pod_bound_by_somebody_while_its_entry_is_written(world: World, when: str) -> None:
+    """No word of our own account in it: kube-scheduler shows the sentence to the user."""
+    pod = await world.pod(make_pod("p").gpu_memory(400))
+
+    async def somebody_binds() -> None:
+        name = {"name": "p", "namespace": "default"}
+        await world.cluster.bind_pod({"metadata": name, "target": {"name": "m"}})
+
+    world.api.script["create_config_map", 1, when] = somebody_binds
+    assert await world.error(pod) == "pod default/p is already bound to node m"
+    assert await world.entries() == []
+    assert world.reservation_pods() == []
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_the_pod_ends_while_its_entry_is_written(world: World, when: str) -> None:
+    pod = await world.pod(make_pod("p").gpu_memory(400))
+    world.api.script["create_config_map", 1, when] = lambda: world.delete(pod)
+    assert "has ended" in await world.error(pod)
+    assert await world.entries() == []
+
+
 async def test_a_closing_gpu_leaves_the_record_with_its_pod(world: World) -> None:
     pod = await world.pod(make_pod("p").gpu_memory(400))
     await world.bind(pod)

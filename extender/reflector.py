@@ -34,7 +34,7 @@ class Reflector:
         self._decisions = decisions
         self._ledger = decisions.ledger
         self._claims = decisions.claims
-        #: Called after each change of a reservation pod.
+        #: Called after each change of a reservation pod, and when a pod ends that is being bound.
         self.reservation_changed: Callable[[], None] = lambda: None
         #: Called with each reservation pod, new or changed.
         self.reservation_seen: Callable[[Reservation], None] = lambda _reservation: None
@@ -77,7 +77,7 @@ class Reflector:
             self._reservation(pod)
             return
         if has_ended(pod):
-            self._ledger.release(uid_of(pod))
+            self._release(uid_of(pod))
             return
         self._ledger.alive(uid_of(pod))
         if (holding := pod_on_node(pod)) is not None:
@@ -117,8 +117,14 @@ class Reflector:
             self._ended(uid_of(pod))
 
     def _ended(self, uid: str) -> None:
-        self._ledger.release(uid)
+        self._release(uid)
         self._claims.end(uid)
+
+    def _release(self, uid: str) -> None:
+        held = self._ledger.pod(uid)
+        self._ledger.release(uid)
+        if held is not None and held.state is not ShareState.CONFIRMED:
+            self.reservation_changed()
 
     def _reservation_gone(self, pod: Object) -> None:
         reservation = reservation_of(pod)

@@ -59,7 +59,7 @@ class Reservations:
         return takes and not self._ledger.is_gone(gpu_id)
 
     def changed(self) -> None:
-        """The watch has shown something new of a reservation pod."""
+        """The watch has shown something new of a reservation pod, or the end of a pod that waits for one."""
         news, self._news = self._news, asyncio.Event()
         news.set()
 
@@ -126,9 +126,15 @@ class Reservations:
 
     async def _create(self, reservation: Reservation) -> None:
         try:
-            await self._api.create_pod(self._manifest(reservation.id, reservation.node))
+            pod = await self._api.create_pod(self._manifest(reservation.id, reservation.node))
         except (Conflict, Unavailable):
             return  # It exists, or may exist: its report tells.
+        known = {r.id: r for r in self._ledger.reservations(reservation.node)}.get(reservation.id)
+        created = reservation_of(pod)
+        # Whoever gives it up before the watch shows it must know its UID. What the watch has shown is newer.
+        unseen = known is None or known.uid is None
+        if created is not None and unseen and not self._ledger.is_gone(reservation.id):
+            self._ledger.put_reservation(created)
 
     async def close(self, reservation: Reservation, because: str = NOT_NEEDED) -> bool:
         """Say so on the pod, PUT state closing, DELETE. A step that fails leaves a GPU that the next close finds idle.

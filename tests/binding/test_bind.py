@@ -201,6 +201,39 @@ async def test_the_pod_is_deleted_meanwhile(world: World, method: str, when: str
     assert world.ledger.reservations("n") == ()
 
 
+@pytest.mark.parametrize("fate", ["silent", "pending"])
+async def test_a_pod_that_ends_while_its_gpus_are_opened_leaves_none(world: World, fate: str) -> None:
+    """Neither the bind nor anything of it waits for a timeout."""
+    world.cluster.fate = fate
+    pod = await world.pod(make_pod("p").gpu_memory(400).num_devices(2))
+    bind = asyncio.ensure_future(world.error(pod))
+    await asyncio.sleep(1)
+    assert len(world.reservation_pods()) == 2
+    began = asyncio.get_running_loop().time()
+    await world.delete(pod)
+    assert "has ended" in await bind
+    assert asyncio.get_running_loop().time() == began
+    assert world.reservation_pods() == []
+
+
+async def test_what_was_created_is_known_before_the_watch_shows_it(world: World) -> None:
+    """The watch lags while a pod of two GPUs is deleted."""
+    world.cluster.fate = "silent"
+    pod = await world.pod(make_pod("p").gpu_memory(400).num_devices(2))
+    watcher = world.process._watcher
+
+    async def lag() -> None:
+        world.cluster.detach(watcher)
+        world.api.script["create_pod", 2, "after"] = gone
+
+    async def gone() -> None:
+        watcher.pod_gone(await world.stored(pod))
+
+    world.api.script["create_pod", 1, "before"] = lag
+    assert "has ended" in await world.error(pod)
+    assert world.reservation_pods() == []
+
+
 async def test_the_pod_is_deleted_and_its_gpu_cannot_be_opened(world: World) -> None:
     pod = await world.pod(make_pod("p").gpu_memory(400))
 

@@ -29,7 +29,8 @@ class Patience:
     idle: float = 60.0
     #: A reservation pod without a report.
     report: float = 120.0
-    #: An entry of the node record whose pod is neither bound nor being bound here: more than a bind may take.
+    #: An entry of the node record whose pod is neither bound nor being bound here, and a reservation pod that finds no
+    #: device: more than a bind may take.
     entry: float = 20.0
 
 
@@ -74,7 +75,7 @@ class Reconciler:
             reservations=reservations,
             tell=tell,
             waiting=waiting,
-            limits=Limits(patience.idle, patience.report),
+            limits=Limits(patience.idle, patience.report, patience.entry),
             spares=self._spares,
         )
         self._reports = Reports(

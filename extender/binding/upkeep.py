@@ -1,8 +1,9 @@
 """Reservation pods that nobody needs, or that will never be of use: closed, and their nodes told apart.
 
 An idle GPU is closed some time after its creation or its last share, at once when whole GPUs are short. A reservation
-pod that the kubelet has refused, or that does not report in time, is closed whoever waits for it. One that somebody
-else has deleted is closed as soon as it is empty.
+pod that the kubelet has refused, or that does not report in time, is closed whoever waits for it; so is one for which
+kube-scheduler finds no device, as when two schedulers have opened the last one. One that somebody else has deleted is
+closed as soon as it is empty.
 """
 
 from collections.abc import Callable, Iterable
@@ -17,7 +18,7 @@ from extender.core.ages import Ages
 from extender.core.ledger import Ledger
 from extender.core.requests import GpuRequest
 from extender.core.short import nodes_to_empty
-from extender.core.values import NEVER_REPORTED, NOT_NEEDED, Reservation
+from extender.core.values import NEVER_REPORTED, NOT_NEEDED, UNSCHEDULABLE, Reservation
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,8 @@ class Limits:
     idle: float
     #: One that has not reported.
     report: float
+    #: One for which kube-scheduler finds no device: more than a bind may take, for its opener may wait for it.
+    unplaced: float
 
 
 class Upkeep:
@@ -52,6 +55,7 @@ class Upkeep:
         self._spares = spares
         self._idle: Ages[str] = Ages()
         self._silent: Ages[str] = Ages()
+        self._unplaced: Ages[str] = Ages()
         #: Nodes whose idle GPUs are to be closed at once.
         self._urgent: set[str] = set()
         #: Ids of the reservation pods whose failure was told.
@@ -66,18 +70,23 @@ class Upkeep:
         known = {r.id: r for node in self._ledger.shared_nodes() for r in self._ledger.reservations(node) if r.uid}
         self._told &= known.keys()
         silent = self._silent.see((r.id for r in known.values() if r.device is None), now)
+        unplaced = self._unplaced.see((r.id for r in known.values() if r.unschedulable), now)
         idle = {node: self._reservations.idle(node) for node in self._ledger.shared_nodes()}
         idle_for = self._idle.see((r.id for on_node in idle.values() for r in on_node), now)
         short = self._empty_where_short(idle)
         urgent, self._urgent = self._urgent, set()
         for reservation in known.values():
+            surplus = unplaced.get(reservation.id, 0.0) >= self._limits.unplaced and not self._is_held(reservation)
+            is_idle = reservation in self._reservations.idle(reservation.node)
             if silent.get(reservation.id, 0.0) >= self._limits.report or reservation.failure:
-                await self._close_failed(reservation)
-            elif reservation in self._reservations.idle(reservation.node):
+                await self._close_failed(reservation, NEVER_REPORTED)
+            elif surplus and not is_idle:
+                await self._close_failed(reservation, UNSCHEDULABLE)
+            elif is_idle:
                 late = reservation.device is not None and idle_for.get(reservation.id, 0.0) >= self._limits.idle
                 late = late and reservation.id not in self._spares.kept(reservation.node)
                 unneeded = (late or reservation.node in urgent) and not self._is_held(reservation)
-                if unneeded or reservation.closing or not self._holds_device(reservation):
+                if unneeded or surplus or reservation.closing or not self._holds_device(reservation):
                     await self._close_idle(reservation)
         return not short
 
@@ -98,8 +107,8 @@ class Upkeep:
         state = self._ledger.state(reservation.node)
         return state is not None and state.closed == RESERVATION_LOST and not reservation.ended
 
-    async def _close_failed(self, reservation: Reservation) -> None:
-        why = reservation.failure or NEVER_REPORTED
+    async def _close_failed(self, reservation: Reservation, why: str) -> None:
+        why = reservation.failure or why
         if reservation.id not in self._told:
             self._told.add(reservation.id)
             text = f"a reservation pod on the node has failed: {reservation.why or why}"

@@ -59,6 +59,13 @@ def has_ended(pod: Pod) -> bool:
     return not any(_runs(status) for status in _container_statuses(pod))
 
 
+def is_unschedulable(pod: Pod) -> bool:
+    """Whether kube-scheduler has tried to place the pod and could not."""
+    conditions = children(child(pod, "status"), "conditions")
+    tried = any(c.get("type") == "PodScheduled" and c.get("reason") == "Unschedulable" for c in conditions)
+    return tried and node_of(pod) is None
+
+
 def pod_on_node(pod: Pod) -> PodOnNode | None:
     """What a bound user pod holds; None if it is unbound or has ended."""
     node = node_of(pod)
@@ -111,6 +118,7 @@ def reservation_of(pod: Pod) -> Reservation | None:
         undecodable=undecodable,
         problem=problem_of(annotations),
         closed_because=annotations.get(names.CLOSED_BECAUSE) or None,
+        unschedulable=is_unschedulable(pod),
         why=_why_not_running(pod),
     )
 

@@ -65,6 +65,7 @@ class PodOnNode:
 #: Why a reservation pod that has not reported is closed: what it was for is gone, or its time is over.
 NOT_NEEDED: Final = "NotNeeded"
 NEVER_REPORTED: Final = "NeverReported"
+UNSCHEDULABLE: Final = "Unschedulable"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +91,8 @@ class Reservation:
     closed_because: str | None = None
     #: The kubelet's word on why it does not run: ``OutOfcpu``, ``ImagePullBackOff``.
     why: str | None = None
+    #: kube-scheduler finds no device for it, so far.
+    unschedulable: bool = False
     #: The node record says that nothing holds the device any more.
     lost: bool = False
 

@@ -6,8 +6,15 @@ from typing import Any
 from extender.cluster import WatchEvent
 from extender.core import names
 from extender.core.errors import NotFound
-from extender.core.fields import child, children
-from extender.core.podreader import annotations_of, is_reservation, namespaced_name, node_of, uid_of
+from extender.core.fields import child
+from extender.core.podreader import (
+    annotations_of,
+    is_reservation,
+    is_unschedulable,
+    namespaced_name,
+    node_of,
+    uid_of,
+)
 from extender.core.requests import GpuRequest
 from extender.live.listwatch import DELETED
 from extender.live.slim import slim
@@ -70,7 +77,8 @@ class Pods:
 
     def unschedulable(self, scheduler: str) -> list[Pod]:
         """Those that this scheduler has tried to place and could not."""
-        return [pod for pod in self._unbound.values() if _is_unschedulable(pod, scheduler)]
+        unbound = (pod for pod in self._unbound.values() if child(pod, "spec").get("schedulerName") == scheduler)
+        return [pod for pod in unbound if is_unschedulable(pod)]
 
     # --- inside -------------------------------------------------------------------------------------------
 
@@ -139,12 +147,6 @@ class Pods:
 def _reservations_first(pods: Iterable[Pod]) -> list[Pod]:
     """So that no share ever looks lost for a moment."""
     return sorted(pods, key=lambda pod: not is_reservation(pod))
-
-
-def _is_unschedulable(pod: Pod, scheduler: str) -> bool:
-    conditions = children(child(pod, "status"), "conditions")
-    tried = any(c.get("type") == "PodScheduled" and c.get("reason") == "Unschedulable" for c in conditions)
-    return tried and child(pod, "spec").get("schedulerName") == scheduler
 
 
 def _may_hold_a_share(pod: Pod) -> bool:

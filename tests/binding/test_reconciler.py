@@ -1,5 +1,6 @@
 """The background work: what is left over goes, what is needed stays, and a lost device is found again."""
 
+import asyncio
 from collections.abc import Iterator
 from typing import Any
 
@@ -314,6 +315,71 @@ async def test_one_that_was_never_placed_counts_and_goes_too(world: World) -> No
     await world.pass_by(125)
     assert world.reservation_pods() == []
     assert world.gpus() == {}
+
+
+async def surplus(world: World, pod: Any) -> Any:
+    """The pod's bind opens a GPU for which kube-scheduler finds no device; returns the reservation pod."""
+    world.cluster.fate = "pending"
+    before = set(world.reservation_pods())
+    assert "not reported" in await world.error(pod)
+    [made] = [each for each in world.reservations() if each["metadata"]["name"] not in before]
+    await unschedulable(world, made)
+    world.cluster.fate = "report"
+    return made
+
+
+async def unschedulable(world: World, pod: Any, reason: str | None = "Unschedulable") -> None:
+    condition = {"type": "PodScheduled", "status": "False", "reason": reason}
+    where = pod["metadata"]["namespace"], pod["metadata"]["name"]
+    await world.cluster.patch_pod(*where, {"status": {"conditions": [condition]}})
+
+
+async def test_two_schedulers_open_the_last_card_and_the_surplus_goes_soon(world: World) -> None:
+    first, second = [await world.pod(share(name)) for name in "ab"]
+    await world.bind(await world.pod(share("other", CARD)))
+    other = Process(world.cluster)
+
+    async def other_is_faster() -> None:
+        assert await other.bind(second, "n") is None
+
+    world.api.script["create_pod", 2, "before"] = other_is_faster
+    assert "not reported" in await world.error(first)
+    assert len(world.reservation_pods()) == 3, "of two cards"
+    [made] = [pod for pod in world.reservations() if not pod["spec"].get("nodeName")]
+    await unschedulable(world, made)
+    await world.bind(first)
+    await world.pass_by(15)
+    assert len(world.reservation_pods()) == 3, "its opener may wait for it that long"
+    await world.pass_by(10)
+    assert len(world.reservation_pods()) == 2
+    assert sorted(world.account().values()) == [800, CARD]
+    assert "ReservationFailed" not in world.kinds(), "nobody misses it"
+
+
+async def test_whoever_waits_for_a_surplus_card_is_told_and_the_node_left_alone(world: World) -> None:
+    pod = await world.pod(share())
+    await surplus(world, pod)
+    for _ in range(4):
+        # kube-scheduler keeps trying: the share is on that card nearly all the time.
+        bind = asyncio.ensure_future(world.error(pod))
+        await asyncio.sleep(1)
+        await world.pass_by(5)
+        assert "not reported" in await bind or not world.reservation_pods()
+    await world.pass_by(0)
+    assert world.reservation_pods() == []
+    assert world.kinds() == ["ReservationFailed"]
+    assert await world.error(pod) == REASON_TEXT["ReservationFailed"]
+    await asyncio.sleep(10)
+    assert await world.error(pod) == ""
+
+
+async def test_one_that_finds_a_device_after_all_stays(world: World) -> None:
+    pod = await world.pod(share())
+    made = await surplus(world, pod)
+    await world.pass_by(15)
+    await unschedulable(world, made, reason=None)
+    await world.pass_by(60)
+    assert world.reservation_pods() == [made["metadata"]["name"]]
 
 
 async def test_one_that_somebody_deletes_closes_when_it_is_empty(world: World) -> None:

@@ -164,7 +164,7 @@ class ShareBinding:
                 return held
             # The device has another size than its node says: now that it is known, choose again.
             give_back(self._ledger, held)
-        raise BindFailed("the node's GPUs are not of the size that its labels say")
+        raise BindFailed("the node's GPUs are not of the size that was expected")
 
     def _assume(self, pod: Pod, node: str, request: GpuRequest) -> PodOnNode:
         uid = uid_of(pod)

@@ -6,7 +6,7 @@ Accounting goes by device UUID; the ids of shared GPUs are names only.
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from extender.core import names
 from extender.core.device_report import Problem
@@ -130,6 +130,7 @@ def derive(node: Node, pods: Iterable[PodOnNode], reservations: Iterable[Reserva
     # In the order of names, not of events: where evidence contradicts itself, the first one holds the device.
     listed = sorted(reservations, key=lambda reservation: reservation.id)
     reservations = [reservation for reservation in listed if not reservation.lost]
+    node = _less_held(node, reservations)
     holders = sorted((pod for pod in pods if pod.shares), key=lambda pod: pod.uid)
     gpus = _Gpus(node)
     #: Reservation pods that hold some device, but nobody knows which.
@@ -154,6 +155,14 @@ def derive(node: Node, pods: Iterable[PodOnNode], reservations: Iterable[Reserva
         free=_free(node, pods, reservations),
         closed=_closed(shared, pods, repaired=len(listed) == len(reservations)),
     )
+
+
+def _less_held(node: Node, reservations: Iterable[Reservation]) -> Node:
+    """Where a node's GPUs differ, what the next one counts for depends on which are held already."""
+    if node.inventory.reported is None:
+        return node
+    held = {r.device for r in reservations if r.device is not None and holds_device(r, node)}
+    return replace(node, inventory=replace(node.inventory, memory_mib=node.inventory.new_mib(held)))
 
 
 def _whole(node: Node, pods: Iterable[PodOnNode]) -> list[int]:

@@ -44,7 +44,7 @@ HAS_GPUS: Final = 14
 KNOWN: Final = 15
 #: 1 if no GPU is opened here for now.
 BARRED: Final = 16
-#: MiB of the node's largest GPU, as far as they are known: where they differ, CARD is the smallest.
+#: MiB of the node's largest GPU, as far as they are known: where they differ, CARD is what a new one counts for.
 LARGEST_CARD: Final = 17
 _FACTS: Final = 18
 
@@ -159,7 +159,7 @@ class Fleet:
             has_gpus(inventory),
             True,
             state.barred,
-            max([card, *(gpu.memory_mib for gpu in state.gpus)]),
+            max([card, inventory.largest_mib, *(gpu.memory_mib for gpu in state.gpus)]),
         )
 
     def _reserve(self, position: int, gpus: int) -> None:

@@ -129,7 +129,7 @@ def _fit_share(state: NodeState, request: GpuRequest, share: Share, order: GpuOr
     mib_new = share.mib_of(memory_mib)
     if share.devices > inventory.whole_gpus:
         return Shortfall("GpuCount", "GPU", share.devices, state.whole_free, inventory.whole_gpus, resolvable=False)
-    largest = max(memory_mib, *(gpu.memory_mib for gpu in state.gpus)) if state.gpus else memory_mib
+    largest = max([inventory.largest_mib, *(gpu.memory_mib for gpu in state.gpus)])
     if mib_new > largest:
         return Shortfall("GpuTooSmall", "MiB", mib_new, 0, largest, resolvable=False)
     if state.closed is not None:
@@ -157,7 +157,7 @@ def _open(state: NodeState, request: GpuRequest, share: Share, on: tuple[SharedG
     """Why the GPUs that are still missing cannot be opened, or None."""
     missing = share.devices - len(on)
     memory_mib = state.inventory.memory_mib or 0
-    # Where the node's GPUs differ, one that is open already may be larger than what a new one counts for.
+    # Where the node's GPUs differ, others may be larger than what a new one counts for.
     if missing > state.whole_free or share.mib_of(memory_mib) > memory_mib:
         return _memory_shortfall(state, share)
     if state.barred:

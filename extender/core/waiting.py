@@ -8,8 +8,8 @@
               │
               └──▶ bound by others, or gone
 
-A pod is due when a node offers more than at the pod's last verdict, and the pod fits there now; or when it fits on a node
-where the API had refused to bind it, and that is long enough ago.
+A pod is due when a node offers more than at the pod's last verdict, and the pod fits there now; or when it fits on a
+node where the API had refused to bind it, and that is long enough ago.
 
 A pod that was judged after the change needs no poke: kube-scheduler was faster. Of the others as many are due as fit
 together, those of highest priority first; while the room stays free, twice as many each time, for kube-scheduler may

@@ -1,5 +1,6 @@
 """What devices have told of their memory: read where labels and administrator say nothing, and of this boot only."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -87,10 +88,10 @@ def test_an_administrator_vouches_for_units_without_naming_a_size() -> None:
 # --- GPUs that differ ---------------------------------------------------------------------------------------
 
 
-def mixed(**open_: int) -> Ledger:
-    """A node of three GPUs of 400 to 1000 MiB; ``open_``: which are shared, and how much of each is used."""
+def mixed(*open_: str, gpus: int = 3) -> Ledger:
+    """A node of GPUs of 400 (a) and 1000 MiB (b), and one that has not told; ``open_``: which are shared."""
     told = {"GPU-a": 400, "GPU-b": 1000}
-    built: NodeBuilder = make_node("n").gpus(1, mib=1000).resource(names.GPU_RESOURCE, 3)
+    built: NodeBuilder = make_node("n").gpus(1, mib=1000).resource(names.GPU_RESOURCE, gpus)
     boot = built.build()["status"]["nodeInfo"]["bootID"]
     built.annotation(names.REPORTED_MEMORY, reported_memory(boot, told))
     ledger = Ledger()
@@ -117,13 +118,25 @@ def test_a_new_gpu_counts_with_the_smallest_size() -> None:
 
 
 def test_a_share_larger_than_that_goes_to_a_gpu_that_is_open_and_large_enough() -> None:
-    too_small = verdict(mixed(), 401)
-    assert isinstance(too_small, Shortfall)
-    assert (too_small.reason, too_small.largest) == ("GpuTooSmall", 400)
-    placed = verdict(mixed(a=0, b=0), 401)
+    waits, never = verdict(mixed(), 401), verdict(mixed(), 1001)
+    assert isinstance(waits, Shortfall)
+    assert (waits.reason, waits.resolvable) == ("GpuMemory", True)
+    assert isinstance(never, Shortfall)
+    assert (never.reason, never.largest) == ("GpuTooSmall", 1000)
+    placed = verdict(mixed("a", "b"), 401)
     assert isinstance(placed, Placement)
     assert [gpu.id for gpu in placed.on] == ["GPU-b"]
-    assert isinstance(verdict(mixed(b=0), 1001), Shortfall)
+    assert isinstance(verdict(mixed("b"), 1001), Shortfall)
+
+
+def test_once_every_gpu_is_known_a_new_one_counts_with_the_smallest_that_is_left() -> None:
+    inventory = Inventory(physical_gpus=2, memory_mib=400, reported=Reported({"GPU-a": 400, "GPU-b": 1000}, asked=True))
+    assert inventory.new_mib({"GPU-a"}) == 1000
+    assert inventory.new_mib({"GPU-b"}) == inventory.new_mib({}) == inventory.new_mib({"GPU-a", "GPU-b"}) == 400
+    assert replace(inventory, physical_gpus=3).new_mib({"GPU-a"}) == 400
+    opened = verdict(mixed("a", gpus=2), 1000)
+    assert isinstance(opened, Placement)
+    assert (opened.on, opened.new, opened.mib) == ((), 1, (1000,))
 
 
 def test_totals_are_those_of_the_devices() -> None:

@@ -457,8 +457,7 @@ def refuse(scene: Scene, pod: PodBuilder, node: str = "n") -> float:
     """filter has found that node, and the API refused the Binding; kube-scheduler tries again at once."""
     assert node in scene.try_(pod)
     scene.decisions.claims.end(uid_of(pod.build()))
-    seconds = scene.decisions.refused.failed(uid_of(pod.build()), node)
-    return seconds
+    return scene.decisions.refused.failed(uid_of(pod.build()), node)
 
 
 def test_a_pod_that_was_refused_is_poked_when_its_wait_ends() -> None:

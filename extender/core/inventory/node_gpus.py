@@ -1,6 +1,6 @@
 """The values of the inventory: the GPUs of one node, and the ways in which they are offered."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -50,7 +50,7 @@ class Inventory:
     #: GPUs that one unit (or one DRA device) holds exclusively: healthy ones, on a node that takes pods.
     #: Never above ``physical_gpus``.
     whole_gpus: int = 0
-    #: Of one whole (parent) GPU, the smallest that is known where they differ; None when unknown, never 0.
+    #: Of one whole (parent) GPU; where they differ, the smallest that a new one may be. None when unknown, never 0.
     memory_mib: int | None = None
     #: Schedulable units that are not (known to be) exclusive: resource → healthy ones, never 0.
     units: Mapping[str, int] = field(default_factory=dict, hash=False)
@@ -65,6 +65,18 @@ class Inventory:
     share_refusal: str | None = None
     #: Where labels and administrator leave the memory open, what the devices have told; else None.
     reported: Reported | None = None
+
+    @property
+    def largest_mib(self) -> int:
+        """Of the largest GPU that is known; 0 without one."""
+        return max(self.memory_mib or 0, *(self.reported.mib.values() if self.reported is not None else ()), 0)
+
+    def new_mib(self, held: Collection[str]) -> int | None:
+        """What a GPU counts for that is opened while these devices are held; see ``memory_mib``."""
+        told = self.reported.mib if self.reported is not None else {}
+        others = [mib for device, mib in told.items() if device not in held]
+        # A device that has not told yet may be as small as any.
+        return min(others) if others and len(told) >= (self.physical_gpus or 0) else self.memory_mib
 
     @property
     def total_mib(self) -> int:

@@ -161,7 +161,7 @@ def test_the_extender_may_do_exactly_this() -> None:
     everywhere = {
         *((verb, "pods") for verb in (*READ, "patch")),
         ("create", "pods/binding"),
-        *((verb, "nodes") for verb in READ),
+        *((verb, "nodes") for verb in ("list", "watch", "patch")),
         *((verb, resource) for verb in ("list", "watch") for resource in ("resourceslices", "resourceclaims")),
         ("create", "events"),
     }

@@ -107,7 +107,7 @@ class EmbeddedCluster:
         node = copy.deepcopy(dict(self.nodes[name]))
         uid = (patch.get("metadata") or {}).get("uid")
         if uid not in (None, node["metadata"].get("uid")):
-            raise Conflict(f"node {name} has UID {node['metadata'].get('uid')}, not {uid}")
+            raise Refused(f"node {name} has UID {node['metadata'].get('uid')}, not {uid}")
         _merge(node, patch)
         self.nodes[name] = node
         self._read |= {read.name: read for read in read_nodes([node], *self._devices) if read.name == name}

@@ -31,7 +31,7 @@ class KubeApi(Protocol):
         """POST a v1 Binding. Raises NotFound, Conflict, Refused, Unavailable."""
 
     async def patch_node(self, name: str, patch: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Merge-patch a node and return it. Raises NotFound, Refused or Conflict if a UID in the patch is another's."""
+        """Merge-patch a node and return it. Raises NotFound, Refused if a UID in the patch is another's."""
 
     async def get_config_map(self, namespace: str, name: str) -> ConfigMap:
         """The ConfigMap as it stands now. Raises NotFound."""

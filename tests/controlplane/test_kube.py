@@ -136,7 +136,7 @@ async def test_a_field_that_no_client_knows_yet_is_kept(cluster: KubeCluster, ad
     await admin.create_node(make_node("patched").build())
     patched = await cluster.patch_node("patched", {"metadata": {"annotations": {"a": "b"}}})
     assert (await admin.get("/api/v1/nodes/patched"))["metadata"] == patched["metadata"]
-    with pytest.raises(Conflict, match="UID"):
+    with pytest.raises(Refused, match="immutable"):
         await cluster.patch_node("patched", {"metadata": {"uid": "another", "annotations": {"a": "c"}}})
     # The client's models would raise here; the API server only warns.
     unknown = await cluster.create_pod({**pod_named("unknown"), "comingInVersion99": True})

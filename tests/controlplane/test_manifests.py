@@ -124,7 +124,8 @@ async def test_every_right_that_the_manifests_mean_is_granted(admin: Client) -> 
         ("get", "secrets", "gpu-extender"),
         ("get", "configmaps", "team-a"),
         ("delete", "configmaps", names.RESERVATION_NAMESPACE),
-        ("patch", "nodes", None),
+        ("get", "nodes", None),
+        ("patch", "nodes/status", None),
         ("get", "leases", "kube-system"),
     ],
 )

@@ -170,6 +170,6 @@ async def test_before_1_36_everything_is_protected_all_the_same(older: ControlPl
             or ""
         )
         listed = (await admin.get("/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies"))["items"]
-        assert len(listed) == 7
+        assert len(listed) == 8
         stored = await admin.post(what_if(), {"metadata": {"name": "p"}, "spec": make_pod().build()["spec"]})
         assert stored["spec"]["schedulerName"] == "default-scheduler"

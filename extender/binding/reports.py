@@ -61,15 +61,21 @@ class Reports:
 
     async def ask(self) -> None:
         """Reserve a GPU on nodes that have told nothing yet. Raises ApiError."""
-        if not (self._at_once and self._is_wanted()):
-            return
         silent = [state for state in self._ledger.snapshot() if _is_silent(state)]
+        if not silent or not self._is_wanted():
+            return
         under_way = sum(any(not r.ended for r in self._ledger.reservations(state.name)) for state in silent)
         for state in [state for state in silent if self._may_ask(state)][: max(0, self._at_once - under_way)]:
-            pod = await self._reservations.search(state.name, "report")
-            if pod is not None:
-                self._asked.failed(state.name, state.name)  # Until it has told something.
-                self._observe(pod)
+            await self._ask(state.name)
+
+    async def _ask(self, node: str) -> None:
+        # Until it has told something. A refusal counts too: the next pass must come to other nodes.
+        self._asked.failed(node, node)
+        pod = await self._reservations.search(node, "report")
+        if pod is not None:
+            self._observe(pod)
+        else:
+            self._asked.end(node)  # Nobody knows whether it was asked.
 
     def _is_wanted(self) -> bool:
         requests = (GpuRequest.from_pod(pod) for pod in self._waiting())

@@ -9,6 +9,7 @@ import pytest
 from extender.binding.reports import FIRST
 from extender.core import names
 from extender.core.device_report import Problem, health
+from extender.core.errors import Refused
 from tests.binding.stage import GpuCluster, World
 from tests.binding.world import FAULTS, Process
 from tests.builders import make_pod
@@ -104,6 +105,15 @@ async def test_only_some_nodes_are_asked_at_once() -> None:
         )
     await world.pass_by(10)
     assert len(world.reservation_pods()) == 7
+
+
+async def test_a_node_that_refuses_keeps_no_other_from_being_asked() -> None:
+    world = unlabelled("a", "b")
+    world.api.fail("create_pod", 1, Refused("quota"))
+    await wait_for_share(world)
+    await world.pass_by(10)
+    assert [told(world, node) for node in "ab"] == ["", "GPU-b-0=400"]
+    assert world.api.calls.count("create_pod") == 2
 
 
 async def test_it_can_be_turned_off(world: World) -> None:
@@ -218,7 +228,7 @@ async def test_a_step_that_fails_is_done_again(world: World, call: str, fault: s
         world.process.waiting.extend(pod for pod in world.cluster.pods() if pod["metadata"]["name"] == "waits")
     await world.pass_by(5)
     await world.api.land_late_requests()
-    await world.pass_by(FIRST, step=10)
+    await world.pass_by(FIRST + 30, step=10)
     assert told(world).startswith(f"{SMALL}=400")
     pod = await world.pod(make_pod("p").gpu_fraction("0.5"))
     assert await world.error(pod) == ""

@@ -54,9 +54,12 @@ async def ask(world: World, first: str = SMALL) -> None:
     world.process.waiting.clear()
 
 
+def written(world: World, node: str = "n") -> str:
+    return str(world.cluster.nodes[node]["metadata"]["annotations"].get(names.REPORTED_MEMORY, ""))
+
+
 def told(world: World, node: str = "n") -> str:
-    annotation: str = world.cluster.nodes[node]["metadata"]["annotations"].get(names.REPORTED_MEMORY, "")
-    return annotation.partition(": ")[2]
+    return written(world, node).partition(": ")[2]
 
 
 # --- asking -------------------------------------------------------------------------------------------------
@@ -168,6 +171,22 @@ async def test_after_a_reboot_it_is_learned_anew(world: World) -> None:
     await world.pass_by(5)
     assert await world.error(pod) == ""
     assert world.account() == {SMALL: 150}
+
+
+async def test_what_survives_a_reboot_tells_once_it_has_started_again(world: World) -> None:
+    await ask(world)
+    await world.bind(await world.pod(make_pod("p").gpu_memory(100)))
+    [pod] = world.reservations()
+    world.cluster.reboot("n", "boot-2")
+    await world.pass_by(5)
+    assert not written(world).startswith("boot-2"), "its report is of another boot"
+    changed = {names.BOOT_ID: "boot-2", names.DEVICE_HEALTH: health(Problem.MEMORY_CHANGED, "reported 400, has 300")}
+    await world.cluster.annotate(pod, dict(changed))
+    await world.pass_by(5)
+    assert not written(world).startswith("boot-2"), "it is no longer true"
+    await world.cluster.annotate(pod, {names.DEVICE_HEALTH: None})
+    await world.pass_by(5)
+    assert written(world) == f"boot-2: {SMALL}=400"
 
 
 # --- GPUs that differ ---------------------------------------------------------------------------------------

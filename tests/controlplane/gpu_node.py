@@ -10,6 +10,8 @@ from random import Random
 from typing import Any, Final
 from uuid import UUID
 
+from tests.controlplane.environment import environments
+
 Pod = Mapping[str, Any]
 
 RESERVATIONS: Final = "gpu-reservations"
@@ -46,6 +48,8 @@ class Admitted:
     #: What its annotations said when its container last started: device and MiB.
     shares: tuple[tuple[str, int], ...]
     demand: Mapping[str, int]
+    #: container → variables, as they were when it last started. A running process never sees another value.
+    environments: Mapping[str, Mapping[str, str]]
     restarts: int = 0
     #: False where its container cannot start, because its device does not exist any more.
     running: bool = True
@@ -54,6 +58,13 @@ class Admitted:
     def name(self) -> str:
         """Namespace and name."""
         return f"{self.pod['metadata']['namespace']}/{self.pod['metadata']['name']}"
+
+    @property
+    def sees(self) -> set[str] | None:
+        """The devices that its variables show it; None where it has no such variable, as without admission."""
+        found = [variables.get("NVIDIA_VISIBLE_DEVICES") for variables in self.environments.values()]
+        named = [value for value in found if value is not None]
+        return {uuid for value in named for uuid in value.split(",") if uuid not in ("", "void")} if named else None
 
     @property
     def is_reservation(self) -> bool:
@@ -89,7 +100,7 @@ class GpuNode:
         if short is not None:
             numbers = f"requested: {demand[short]}, used: {self._used(short)}, capacity: {self.room[short]}"
             return Rejection(f"OutOf{short}", f"Node didn't have enough resource: {short}, {numbers}")
-        admitted = Admitted(pod, given, shares(pod), demand)
+        admitted = Admitted(pod, given, shares(pod), demand, environments(pod))
         self.admitted[pod["metadata"]["uid"]] = admitted
         return admitted
 
@@ -111,6 +122,7 @@ class GpuNode:
         for admitted in self.admitted.values():
             admitted.restarts += 1
             admitted.shares = shares(admitted.pod)
+            admitted.environments = environments(admitted.pod)
             admitted.running = all(uuid in self.devices for uuid, _ in admitted.shares)
         return refused
 

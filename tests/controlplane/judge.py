@@ -22,6 +22,8 @@ class Kind(StrEnum):
     UNKNOWN_DEVICE = "unknown device"
     #: A pod that asks for a share runs without a device.
     UNPLACED = "unplaced"
+    #: A share pod's environment shows other devices than its annotations account for.
+    MISLED = "misled"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,3 +69,5 @@ def _of_pod(admitted: Admitted, node: GpuNode) -> Iterator[tuple[Kind, str]]:
         yield Kind.UNKNOWN_DEVICE, f"runs with {unknown}"
     if admitted.asks_for_share and not admitted.shares:
         yield Kind.UNPLACED, "asks for a share and runs without a device"
+    if admitted.asks_for_share and admitted.sees not in (None, {uuid for uuid, _ in admitted.shares}):
+        yield Kind.MISLED, f"sees {admitted.sees}, accounted {admitted.shares}"

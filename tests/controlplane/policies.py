@@ -3,7 +3,8 @@
 import asyncio
 import json
 import re
-from collections.abc import Awaitable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping
+from contextlib import asynccontextmanager
 from typing import Any, Final
 
 import pytest
@@ -18,6 +19,7 @@ Json = dict[str, Any]
 Pod = Mapping[str, Any]
 
 _DENIAL: Final = re.compile(r"denied request: (.*)", re.DOTALL)
+_SETTINGS: Final = "/api/v1/namespaces/gpu-extender/configmaps/gpu-extender-admission"
 CONTAINER: Final = {"name": "main", "image": "registry.example.com/main:1"}
 #: Requests under way at once.
 _AT_ONCE: Final = 32
@@ -93,3 +95,35 @@ async def refusal(client: Client, pod: Pod) -> str | None:
     except Answer as answer:
         return denial(answer)
     return None
+
+
+@asynccontextmanager
+async def decided(admin: Client, settings: Mapping[str, str]) -> AsyncIterator[None]:
+    """These settings of the administrator's are in force meanwhile."""
+    before = (await admin.get(_SETTINGS))["data"]
+    await _decide(admin, {**before, **settings})
+    try:
+        yield
+    finally:
+        await _decide(admin, before)
+
+
+async def _decide(admin: Client, settings: Mapping[str, str]) -> None:
+    """Returns once the API server's own watch has seen them: a scheduler's name that nobody has had shows it."""
+    version = (await admin.get(_SETTINGS))["metadata"]["resourceVersion"]
+    for name in (f"probe-{version}", settings.get("scheduler-name", "gpu-scheduler")):
+        await admin.patch(_SETTINGS, {"data": {**settings, "scheduler-name": name}})
+        await _until_scheduled_by(admin, name)
+
+
+async def _until_scheduled_by(admin: Client, name: str) -> None:
+    annotations = {"gpu-memory": "1"}
+    pod = {"metadata": {"name": "probe", "annotations": annotations}, "spec": {"containers": [CONTAINER]}}
+    for _ in range(200):
+        try:
+            if (await admin.post(what_if(), pod))["spec"]["schedulerName"] == name:
+                return
+        except Answer:
+            pass  # two policies have seen two versions
+        await asyncio.sleep(0.02)
+    raise AssertionError(f"the settings with scheduler-name {name} are not in force")

@@ -15,6 +15,7 @@ from typing import Any, Final
 from extender.core import names, reservation
 from tests.agent_stage import gpu, show
 from tests.controlplane.cluster import ControlPlane
+from tests.controlplane.environment import environments
 from tests.controlplane.kubelets import Started
 from tests.fakenvml import pynvml
 
@@ -46,11 +47,8 @@ def command(pod: Pod) -> list[str]:
 
 def environment(plane: ControlPlane, pod: Pod, account: Path, folder: Path) -> dict[str, str]:
     """What the container gets, the downward API filled in; ``folder`` holds nvml.json and boot_id."""
-    fields = {f"metadata.{key}": value for key, value in pod["metadata"].items()}
-    entries = pod["spec"]["containers"][0]["env"]
-    given = {e["name"]: e.get("value") or fields[e["valueFrom"]["fieldRef"]["fieldPath"]] for e in entries}
     host, _, port = plane.server.removeprefix("https://").partition(":")
-    return given | {
+    return environments(pod)["agent"] | {
         "PATH": os.environ["PATH"],
         "KUBERNETES_SERVICE_HOST": host,
         "KUBERNETES_SERVICE_PORT": port,

@@ -183,3 +183,40 @@ def test_quantities(name: str, text: object, amount: int) -> None:
 def test_requests_default_to_limits_and_add_up() -> None:
     pod = make_pod("p").container("a", limits={"cpu": "1"}).container("b", limits={"cpu": "2"}, requests={"cpu": "1"})
     assert requests(pod.init_container(requests={"cpu": "1"}).build()) == {"cpu": 2000, "pods": 1}
+
+
+# --- what a process sees ------------------------------------------------------------------------------------
+
+
+def seeing(value: str, device: str) -> Json:
+    env = [{"name": "NVIDIA_VISIBLE_DEVICES", "value": value}]
+    side = {"name": "side", "env": [{"name": "NVIDIA_VISIBLE_DEVICES", "value": "void"}]}
+    pod = make_pod("seeing").gpu_memory(1).annotation(VISIBLE_DEVICES, device).annotation(MEMORY_MIB, "1")
+    return pod.spec(containers=[{"name": "main", "env": env}, side]).build()
+
+
+def test_a_process_that_sees_its_device_is_well(node: GpuNode) -> None:
+    device = held(node)
+    admit(node, seeing(device, device))
+    assert kinds(node) == set()
+
+
+@pytest.mark.parametrize("value", ["GPU-b", "all", "", "void", "GPU-a,GPU-b"])
+def test_a_process_that_sees_something_else(node: GpuNode, value: str) -> None:
+    node.devices.pop("GPU-b")
+    device = held(node)
+    assert device == "GPU-a"
+    admit(node, seeing(value, device))
+    assert kinds(node) == {Kind.MISLED}
+
+
+def test_a_process_keeps_what_it_started_with(node: GpuNode) -> None:
+    """Whatever somebody writes on its pod later; until it starts again."""
+    pod = make_pod("p").annotation("a", "1")
+    source = {"fieldRef": {"fieldPath": "metadata.annotations['a']"}}
+    pod.spec(containers=[{"name": "main", "env": [{"name": "A", "valueFrom": source}]}])
+    admitted = admit(node, pod.build())
+    admitted.pod = pod.annotation("a", "2").build()
+    assert admitted.environments["main"] == {"A": "1"}
+    node.reboot()
+    assert admitted.environments["main"] == {"A": "2"}

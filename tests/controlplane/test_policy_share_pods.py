@@ -12,10 +12,9 @@ from extender.core import names
 from tests.builders import PodBuilder, make_pod
 from tests.controlplane.client import Answer, Client
 from tests.controlplane.cluster import ControlPlane
-from tests.controlplane.policies import refusal, refused, what_if
+from tests.controlplane.policies import decided, refusal, refused, what_if
 
 Json = dict[str, Any]
-SETTINGS: Final = "/api/v1/namespaces/gpu-extender/configmaps/gpu-extender-admission"
 RUNTIME_CLASSES: Final = "/apis/node.k8s.io/v1/runtimeclasses"
 DEVICES: Final = f"metadata.annotations['{names.VISIBLE_DEVICES}']"
 
@@ -42,37 +41,12 @@ def environment(pod: Mapping[str, Any], container: str) -> dict[str, str]:
 @pytest.fixture
 async def settings(admin: Client, request: pytest.FixtureRequest) -> AsyncIterator[Mapping[str, str]]:
     """The settings that the test is marked with, in force while it runs."""
-    before = (await admin.get(SETTINGS))["data"]
     chosen: dict[str, str] = request.param
     for name in ("nvidia", "own"):
         with suppress(Answer):
             await admin.post(RUNTIME_CLASSES, {"metadata": {"name": name}, "handler": name})
-    await admin.patch(SETTINGS, {"data": chosen})
-    await in_force(admin)
-    yield chosen
-    await admin.patch(SETTINGS, {"data": before})
-    await in_force(admin)
-
-
-async def in_force(admin: Client) -> None:
-    """Wait until the API server's own watch has seen the settings as they stand."""
-    marker = f"probe-{(await admin.get(SETTINGS))['metadata']['resourceVersion']}"
-    data = (await admin.get(SETTINGS))["data"]
-    await admin.patch(SETTINGS, {"data": {"scheduler-name": marker}})
-    await until_scheduled_by(admin, marker)
-    await admin.patch(SETTINGS, {"data": {"scheduler-name": data["scheduler-name"]}})
-    await until_scheduled_by(admin, data["scheduler-name"])
-
-
-async def until_scheduled_by(admin: Client, name: str) -> None:
-    for _ in range(200):
-        try:
-            if (await created(admin, make_pod().gpu_memory(1)))["spec"]["schedulerName"] == name:
-                return
-        except Answer:
-            pass  # two policies have seen two versions
-        await asyncio.sleep(0.02)
-    raise AssertionError(f"the settings with scheduler-name {name} are not in force")
+    async with decided(admin, chosen):
+        yield chosen
 
 
 # --- complete -----------------------------------------------------------------------------------------------

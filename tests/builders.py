@@ -115,6 +115,14 @@ class PodBuilder:
         """A container that asks for whole GPUs, or units of another GPU resource."""
         return self.container("main", limits={resource: str(count)})
 
+    def env(self, container: str, **variables: str) -> Self:
+        """Variables of a container that has been added: each taken from the pod's annotation of that key."""
+        (found,) = (c for c in self._spec["containers"] if c["name"] == container)
+        for name, key in variables.items():
+            source = {"fieldRef": {"fieldPath": f"metadata.annotations['{key}']"}}
+            found.setdefault("env", []).append({"name": name, "valueFrom": source})
+        return self
+
     def on_node(self, node: str, phase: str = "Running") -> Self:
         """Bound to a node."""
         self._spec["nodeName"] = node

@@ -6,7 +6,7 @@ was for can land any more.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import count
 from typing import Final
@@ -294,7 +294,7 @@ class ShareBinding:
     async def _send(self, attempt: _Try) -> Pod | None:
         """None if the pod is bound; the pod as it stands now if it must be tried again. Raises BindFailed."""
         try:
-            await self._api.bind_pod(_binding(attempt, self._devices(attempt)))
+            await self._api.bind_pod(_binding(attempt, self._limits(attempt)))
         except Conflict as error:
             return await self._after_conflict(attempt, error)
         except (NotFound, Refused) as error:
@@ -305,15 +305,16 @@ class ShareBinding:
         confirm(self._ledger, attempt.uid)
         return None
 
-    def _devices(self, attempt: _Try) -> list[PlacedDevice]:
-        """The devices of the share, each with all that it has."""
+    def _limits(self, attempt: _Try) -> dict[str, str]:
+        """What holds the pod to its share on that node."""
         state = self._ledger.state(attempt.node)
         memory = {gpu.id: gpu.memory_mib for gpu in state.gpus} if state else {}
-        return [
+        devices = [
             # The entry is in the record, so the GPU is in the ledger; where it has just gone, the pod goes with it.
             PlacedDevice(share.uuid or "", share.mib, memory.get(share.gpu_id, share.mib))
             for share in attempt.held.shares
         ]
+        return limit_annotations(attempt.request, devices, state.inventory.enforcement if state else None)
 
     async def _after_conflict(self, attempt: _Try, conflict: Conflict) -> Pod | None:
         """409: our Binding was refused; who or what was faster?"""
@@ -386,7 +387,7 @@ def _entries(attempt: _Try) -> list[Entry]:
     ]
 
 
-def _binding(attempt: _Try, devices: Sequence[PlacedDevice]) -> dict[str, object]:
+def _binding(attempt: _Try, limits: Mapping[str, str]) -> dict[str, object]:
     """Node, annotations and try in one write, at exactly the version of the pod that was read."""
     namespace, name = namespaced_name(attempt.pod)
     return {
@@ -399,7 +400,7 @@ def _binding(attempt: _Try, devices: Sequence[PlacedDevice]) -> dict[str, object
             "resourceVersion": attempt.pod["metadata"]["resourceVersion"],
             "annotations": {
                 **placement_annotations(attempt.held, attempt.request.containers),
-                **limit_annotations(attempt.request, devices),
+                **limits,
                 names.TRY: attempt.name,
             },
         },

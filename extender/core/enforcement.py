@@ -2,7 +2,8 @@
 
 They are decided with the Binding, for only then is a fraction an amount of MiB. A container's place among those that
 see the share is part of the key, since a key has no room for the longest names; the mutating admission policy counts
-in the same order. Which of them a container gets is the cluster's choice (docs/enforcement.md).
+in the same order. For which backends a container is prepared is the cluster's choice, which of them counts is the
+node's (docs/enforcement.md).
 """
 
 from collections.abc import Sequence
@@ -12,6 +13,8 @@ from typing import Final
 from extender.core import names
 from extender.core.requests import GpuRequest
 
+#: In the container, where the mutating admission policy mounts it.
+LIBRARY: Final = "/usr/local/vgpu/libvgpu.so"
 #: Characters of an annotation's key behind its prefix, says the API.
 _LONGEST_KEY: Final = 63
 
@@ -26,16 +29,19 @@ class PlacedDevice:
     memory_mib: int
 
 
-def limit_annotations(request: GpuRequest, devices: Sequence[PlacedDevice]) -> dict[str, str]:
+def limit_annotations(
+    request: GpuRequest, devices: Sequence[PlacedDevice], backend: str | None = None
+) -> dict[str, str]:
     """What the Binding writes for the mechanisms, for each container that sees the share.
 
+    ``backend``: the node's; None: of all, for then the node has whichever the cluster's pods are prepared for.
     Where the pod's share is one container's and was not asked for in kai-gpu-fractioning's own words, these too.
     """
-    written: dict[str, str] = {}
+    written = {names.PRELOAD: LIBRARY} if backend in (None, names.HAMI_CORE) else {}
     for place, container in enumerate(request.containers):
         mib = [request.container_mib[place] if request.container_mib else device.mib for device in devices]
-        written |= {f"{key}.{place}": value for key, value in _limits(mib, devices).items()}
-        if not request.container_mib:
+        written |= {f"{key}.{place}": value for key, value in _limits(mib, devices, backend).items()}
+        if not request.container_mib and backend in (None, names.NRI):
             written |= for_container(container, names.MEMORY_LIMIT_SUFFIX, f"{min(mib)}Mi")
     return written
 
@@ -49,13 +55,15 @@ def for_container(container: str, suffix: str, value: str) -> dict[str, str]:
     return {key: value} if len(key) <= len(names.NVIDIA_DOMAIN) + _LONGEST_KEY else {}
 
 
-def _limits(mib: Sequence[int], devices: Sequence[PlacedDevice]) -> dict[str, str]:
+def _limits(mib: Sequence[int], devices: Sequence[PlacedDevice], backend: str | None) -> dict[str, str]:
     """``mib``: the container's part of each device."""
     pairs = list(zip(mib, devices, strict=True))
-    return {
+    limits: dict[str, str] = {}
+    if backend in (None, names.HAMI_CORE):
         # HAMi-core knows one number for all devices, or one for each index; the smallest never allows too much.
-        names.HAMI_MEMORY_LIMIT: f"{min(mib)}m",
-        names.MPS_MEMORY_LIMIT: ",".join(f"{device.uuid}={part}M" for part, device in pairs),
+        limits[names.HAMI_MEMORY_LIMIT] = f"{min(mib)}m"
+    if backend in (None, names.MPS):
+        limits[names.MPS_MEMORY_LIMIT] = ",".join(f"{device.uuid}={part}M" for part, device in pairs)
         # 0 would be refused by MPS, and a share is at least something.
-        names.MPS_THREADS: str(max(1, min(100 * part // device.memory_mib for part, device in pairs))),
-    }
+        limits[names.MPS_THREADS] = str(max(1, min(100 * part // device.memory_mib for part, device in pairs)))
+    return limits

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from extender.core import names
 from extender.core.codes import CODE, UNKNOWN_NODE
 from extender.core.inventory import Inventory
+from extender.core.requests import LIMITS
 from extender.core.values import NodeState, SharedGpu
 
 Ints = NDArray[np.int64]
@@ -46,7 +47,9 @@ KNOWN: Final = 15
 BARRED: Final = 16
 #: MiB of the node's largest GPU, as far as they are known: where they differ, CARD is what a new one counts for.
 LARGEST_CARD: Final = 17
-_FACTS: Final = 18
+#: Bit of the backend that a pod must be prepared for; 0 = any pod will do.
+NEEDS: Final = 18
+_FACTS: Final = 19
 
 #: Columns that belong together.
 ROOM: Final = slice(CPU, SLOTS + 1)
@@ -58,6 +61,8 @@ KUBE_SCHEDULER_COUNTS: Final = 2
 
 #: Bit of a compute mode in ``Rows.takes``.
 MODE_BIT: Final = {mode: 1 << index for index, mode in enumerate(names.COMPUTE_MODES)}
+#: Bit of a backend in the column ``NEEDS``.
+BACKEND_BIT: Final = {backend: 1 << index for index, backend in enumerate(LIMITS)}
 _ALL_MODES: Final = sum(MODE_BIT.values())
 
 #: Amounts beyond this are as good as this; sums of two stay within 64 bits.
@@ -160,6 +165,7 @@ class Fleet:
             True,
             state.barred,
             max([card, inventory.largest_mib, *(gpu.memory_mib for gpu in state.gpus)]),
+            BACKEND_BIT.get(inventory.enforcement or "", 0),
         )
 
     def _reserve(self, position: int, gpus: int) -> None:

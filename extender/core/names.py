@@ -36,6 +36,8 @@ POKE: Final = PREFIX + "poke"
 HAMI_MEMORY_LIMIT: Final = PREFIX + "cuda-device-memory-limit"
 MPS_MEMORY_LIMIT: Final = PREFIX + "cuda-mps-pinned-device-mem-limit"
 MPS_THREADS: Final = PREFIX + "cuda-mps-active-thread-percentage"
+# The library to preload; the same for all containers of a pod.
+PRELOAD: Final = PREFIX + "ld-preload"
 # What the agent writes on its reservation pod.
 DEVICE: Final = PREFIX + "device"
 DEVICE_MEMORY_MIB: Final = PREFIX + "device-memory-mib"
@@ -50,6 +52,8 @@ GPU_MEMORY_MIB_LABEL: Final = PREFIX + "gpu-memory-mib"
 SHARING_LABEL: Final = PREFIX + "sharing"
 SHARING_DISABLED: Final = "disabled"
 SHARING_ENABLED: Final = "enabled"
+# What holds containers to their shares there; without it, whatever the pod is prepared for.
+ENFORCEMENT_LABEL: Final = PREFIX + "enforcement"
 
 # What we write on a node whose labels do not tell its GPUs' memory: what its devices tell.
 REPORTED_MEMORY: Final = PREFIX + "reported-memory"
@@ -68,6 +72,12 @@ MEMORY: Final = "memory"
 PODS: Final = "pods"
 
 RESERVATION_NAMESPACE: Final = "gpu-reservations"
+
+UNENFORCED: Final = "none"
+HAMI_CORE: Final = "hami-core"
+MPS: Final = "mps"
+NRI: Final = "nri"
+BACKENDS: Final = (UNENFORCED, HAMI_CORE, MPS, NRI)
 
 BINPACK: Final = "binpack"
 SPREAD: Final = "spread"

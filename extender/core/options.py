@@ -4,7 +4,7 @@ The array form of ``placement.fit``; a test holds the two against each other. ``
 node), this speaks to strategies.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final
@@ -163,7 +163,7 @@ def codes(rows: Rows, request: GpuRequest, room: Room | None) -> Codes:
     """
     if request.share is not None:
         assert room is not None
-        return _share_codes(rows, request.share, room)
+        return _share_codes(rows, request.share, request.backends, room)
     found = _whole_codes(rows, request.whole_gpus) if request.gpus else np.zeros(len(rows), np.int16)
     found[rows.facts[:, fleet.KNOWN] == 0] = UNKNOWN_NODE
     return found
@@ -191,8 +191,9 @@ def _whole_codes(rows: Rows, count: int) -> Codes:
     return whole
 
 
-def _share_codes(rows: Rows, share: Share, room: Room) -> Codes:
+def _share_codes(rows: Rows, share: Share, backends: Collection[str], room: Room) -> Codes:
     facts = rows.facts
+    unprepared = facts[:, fleet.NEEDS] & ~sum(fleet.BACKEND_BIT[backend] for backend in backends)
     devices = fleet.clipped(share.devices)
     missing = devices - room.found
     short = missing > room.openable
@@ -203,10 +204,12 @@ def _share_codes(rows: Rows, share: Share, room: Room) -> Codes:
         found[(facts[:, fleet.BARRED] != 0) & (missing > 0)] = CODE["ReservationFailed", False]
         found[missing > np.maximum(facts[:, fleet.WHOLE], 0)] = CODE["GpuMemory", True]
         found[(missing > 0) & (room.new_mib > facts[:, fleet.CARD])] = CODE["GpuMemory", True]
-    if not (np.count_nonzero(never) or np.count_nonzero(facts[:, fleet.REFUSALS])):
+    refused = np.count_nonzero(never) or np.count_nonzero(facts[:, fleet.REFUSALS]) or np.count_nonzero(unprepared)
+    if not refused:
         return found
     return _first(
         (facts[:, fleet.SHARE_REFUSED], None),
+        (unprepared, CODE["NotPrepared", False]),
         (facts[:, fleet.GPUS] < devices, CODE["GpuCount", False]),
         (never, CODE["GpuTooSmall", False]),
         (facts[:, fleet.CLOSED], None),

@@ -11,7 +11,8 @@ from typing import Final
 
 from extender.core import names
 from extender.core.inventory import REASON_TEXT as INVENTORY_TEXT
-from extender.core.requests import GpuRequest, Share
+from extender.core.inventory import Inventory
+from extender.core.requests import LIMITS, GpuRequest, Share
 from extender.core.values import GpuState, HeldShare, NodeState, SharedGpu, ShareState
 
 #: What one reservation pod needs of its node besides the device: cpu in milli, memory in bytes, a pod slot.
@@ -22,6 +23,7 @@ RESERVATION_NEEDS: Final[Mapping[str, int]] = MappingProxyType(
 REASON_TEXT: Final[Mapping[str, str]] = MappingProxyType(
     {
         **INVENTORY_TEXT,
+        "NotPrepared": "the pod is not prepared for the enforcement backend of this node",
         "GpuMemory": "no shared GPU has room and none is free",
         "GpuTooSmall": "the share is larger than a GPU of this node",
         "GpuCount": "the node has fewer GPUs than the pod asks for",
@@ -126,6 +128,8 @@ def _fit_share(state: NodeState, request: GpuRequest, share: Share, order: GpuOr
     memory_mib = inventory.memory_mib
     if inventory.share_refusal is not None or memory_mib is None:
         return _refused(inventory.share_refusal or "MemoryUnknown", share.memory_mib or 0, "MiB")
+    if not is_prepared(request, inventory):
+        return _refused("NotPrepared", share.memory_mib or 0, "MiB")
     mib_new = share.mib_of(memory_mib)
     if share.devices > inventory.whole_gpus:
         return Shortfall("GpuCount", "GPU", share.devices, state.whole_free, inventory.whole_gpus, resolvable=False)
@@ -141,6 +145,11 @@ def _fit_share(state: NodeState, request: GpuRequest, share: Share, order: GpuOr
     return _open(state, request, share, on) or Placement(
         on, new, (*(share.mib_of(gpu.memory_mib) for gpu in on), *(mib_new,) * new)
     )
+
+
+def is_prepared(request: GpuRequest, inventory: Inventory) -> bool:
+    """Whether the node's backend could hold the pod to its share."""
+    return inventory.enforcement not in LIMITS or inventory.enforcement in request.backends
 
 
 def _pick(state: NodeState, share: Share, order: GpuOrder) -> tuple[SharedGpu, ...]:

@@ -10,6 +10,8 @@ from typing import Any, Final
 
 import orjson
 
+from extender.core.requests.prepared import prepares
+
 Json = dict[str, Any]
 
 _METADATA: Final = frozenset({"generateName", "generation", "managedFields", "selfLink"})
@@ -18,7 +20,7 @@ _SPEC: Final = frozenset(
      "serviceAccount"}
 )  # fmt: skip
 _CONTAINER: Final = frozenset(
-    {"args", "command", "env", "envFrom", "image", "imagePullPolicy", "lifecycle", "livenessProbe", "readinessProbe",
+    {"args", "command", "envFrom", "image", "imagePullPolicy", "lifecycle", "livenessProbe", "readinessProbe",
      "securityContext", "startupProbe", "terminationMessagePath", "terminationMessagePolicy", "volumeDevices",
      "volumeMounts"}
 )  # fmt: skip
@@ -52,7 +54,7 @@ def _spec(spec: Json) -> Json:
     kept = _without(spec, _SPEC)
     for kind in _CONTAINERS:
         if kind in kept:
-            kept[kind] = _each(kept[kind], _CONTAINER)
+            kept[kind] = _with_our_variables(_each(kept[kind], _CONTAINER))
     if isinstance(kept.get("volumes"), list):
         kept["volumes"] = [volume for volume in kept["volumes"] if not _is_loose(volume)]
     return {key: _common(value) for key, value in kept.items()}
@@ -84,6 +86,16 @@ def _each(listed: Any, keys: frozenset[str]) -> Any:
     if not isinstance(listed, list):
         return listed
     return [_without(item, keys) if isinstance(item, dict) else item for item in listed]
+
+
+def _with_our_variables(containers: Any) -> Any:
+    """Of the variables only those that say for which enforcement the container is prepared."""
+    if isinstance(containers, list):
+        for container in containers:
+            if isinstance(container, dict) and isinstance(container.get("env"), list):
+                ours = [entry for entry in container.pop("env") if prepares(entry)]
+                container.update({"env": ours} if ours else {})
+    return containers
 
 
 def _without(found: Json, keys: frozenset[str]) -> Json:

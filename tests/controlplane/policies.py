@@ -19,7 +19,8 @@ Json = dict[str, Any]
 Pod = Mapping[str, Any]
 
 _DENIAL: Final = re.compile(r"denied request: (.*)", re.DOTALL)
-_SETTINGS: Final = "/api/v1/namespaces/gpu-extender/configmaps/gpu-extender-admission"
+#: What an administrator decides.
+SETTINGS: Final = "/api/v1/namespaces/gpu-extender/configmaps/gpu-extender-admission"
 CONTAINER: Final = {"name": "main", "image": "registry.example.com/main:1"}
 #: Requests under way at once.
 _AT_ONCE: Final = 32
@@ -100,7 +101,7 @@ async def refusal(client: Client, pod: Pod) -> str | None:
 @asynccontextmanager
 async def decided(admin: Client, settings: Mapping[str, str]) -> AsyncIterator[None]:
     """These settings of the administrator's are in force meanwhile."""
-    before = (await admin.get(_SETTINGS))["data"]
+    before = (await admin.get(SETTINGS))["data"]
     await _decide(admin, {**before, **settings})
     try:
         yield
@@ -110,9 +111,9 @@ async def decided(admin: Client, settings: Mapping[str, str]) -> AsyncIterator[N
 
 async def _decide(admin: Client, settings: Mapping[str, str]) -> None:
     """Returns once the API server's own watch has seen them: a scheduler's name that nobody has had shows it."""
-    version = (await admin.get(_SETTINGS))["metadata"]["resourceVersion"]
+    version = (await admin.get(SETTINGS))["metadata"]["resourceVersion"]
     for name in (f"probe-{version}", settings.get("scheduler-name", "gpu-scheduler")):
-        await admin.patch(_SETTINGS, {"data": {**settings, "scheduler-name": name}})
+        await admin.patch(SETTINGS, {"data": {**settings, "scheduler-name": name}})
         await _until_scheduled_by(admin, name)
 
 

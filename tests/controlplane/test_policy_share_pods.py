@@ -9,10 +9,12 @@ from typing import Any, Final
 import pytest
 
 from extender.core import names
+from extender.core.enforcement import LIBRARY
+from extender.core.requests import GpuRequest
 from tests.builders import PodBuilder, make_pod
 from tests.controlplane.client import Answer, Client
 from tests.controlplane.cluster import ControlPlane
-from tests.controlplane.policies import decided, refusal, refused, what_if
+from tests.controlplane.policies import SETTINGS, decided, refusal, refused, what_if
 
 Json = dict[str, Any]
 RUNTIME_CLASSES: Final = "/apis/node.k8s.io/v1/runtimeclasses"
@@ -176,9 +178,10 @@ async def test_hami_core(admin: Client) -> None:
         assert environment(stored, container) == {
             "NVIDIA_VISIBLE_DEVICES": DEVICES,
             "CUDA_DEVICE_MEMORY_LIMIT": limit(names.HAMI_MEMORY_LIMIT, place),
-            "LD_PRELOAD": "/usr/local/vgpu/libvgpu.so",
+            "LD_PRELOAD": f"metadata.annotations['{names.PRELOAD}']",
         }
         assert mounts(stored, container) == {"/usr/local/vgpu": "/opt/vgpu"}
+    assert LIBRARY.rpartition("/")[0] == "/usr/local/vgpu", "it is preloaded from where it is mounted"
     assert environment(stored, "a") == {"NVIDIA_VISIBLE_DEVICES": "void"}
     again = await admin.post(what_if(), {"metadata": {"name": "again", **annotations(stored)}, "spec": stored["spec"]})
     assert again["spec"] == stored["spec"]
@@ -221,6 +224,65 @@ async def test_nri_and_none_need_nothing_in_the_pod(admin: Client) -> None:
     stored = await created(admin, two_sharing())
     assert environment(stored, "b") == environment(stored, "side") == {"NVIDIA_VISIBLE_DEVICES": DEVICES}
     assert "volumes" not in stored["spec"]
+
+
+SEVERAL = {"backend": "mps, hami-core", "mps-folder": "/run/mps"}
+
+
+@pytest.mark.parametrize("settings", [SEVERAL], indirect=True)
+@pytest.mark.usefixtures("settings")
+async def test_with_several_backends_a_pod_is_prepared_for_each(admin: Client) -> None:
+    """It may go to a node of any pool; the Binding fills what that one reads."""
+    stored = await created(admin, two_sharing())
+    for place, container in enumerate(("side", "b")):
+        assert environment(stored, container) == {
+            "NVIDIA_VISIBLE_DEVICES": DEVICES,
+            "CUDA_DEVICE_MEMORY_LIMIT": limit(names.HAMI_MEMORY_LIMIT, place),
+            "LD_PRELOAD": f"metadata.annotations['{names.PRELOAD}']",
+            "CUDA_MPS_PINNED_DEVICE_MEM_LIMIT": limit(names.MPS_MEMORY_LIMIT, place),
+            "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE": limit(names.MPS_THREADS, place),
+            "CUDA_MPS_PIPE_DIRECTORY": "/tmp/nvidia-mps",
+        }
+    # The folders of the other backends do not exist on a node: they must not keep the container from starting.
+    assert {volume["hostPath"]["type"] for volume in stored["spec"]["volumes"]} == {"DirectoryOrCreate"}
+    read_only = {mount["name"] for mount in stored["spec"]["containers"][1]["volumeMounts"] if mount.get("readOnly")}
+    assert read_only == {"gpu-extender-hami-core"}
+    request = GpuRequest.from_pod(stored)
+    assert isinstance(request, GpuRequest)
+    assert request.backends == {names.HAMI_CORE, names.MPS}
+
+
+@pytest.mark.parametrize("settings", [SEVERAL], indirect=True)
+@pytest.mark.usefixtures("settings")
+@pytest.mark.parametrize(
+    ("pool", "variable"), [("hami-core", "CUDA_DEVICE_MEMORY_LIMIT"), ("mps", "CUDA_MPS_PINNED_DEVICE_MEM_LIMIT")]
+)
+async def test_a_pod_that_names_its_pool_gets_only_what_that_needs(admin: Client, pool: str, variable: str) -> None:
+    stored = await created(admin, make_pod().gpu_memory(1).spec(nodeSelector={names.ENFORCEMENT_LABEL: pool}))
+    limits = {"CUDA_DEVICE_MEMORY_LIMIT", "CUDA_MPS_PINNED_DEVICE_MEM_LIMIT"}
+    assert environment(stored, "main").keys() & limits == {variable}
+    assert {volume["hostPath"]["type"] for volume in stored["spec"]["volumes"]} == {"Directory"}
+    nowhere = await created(admin, make_pod().gpu_memory(1).spec(nodeSelector={names.ENFORCEMENT_LABEL: "none"}))
+    assert environment(nowhere, "main") == {"NVIDIA_VISIBLE_DEVICES": DEVICES}
+
+
+async def test_a_backend_that_does_not_exist_is_no_silent_none(admin: Client) -> None:
+    """An administrator's slip of the pen must not leave every share without its limit."""
+    before = (await admin.get(SETTINGS))["data"]
+    try:
+        await admin.patch(SETTINGS, {"data": {"backend": "mps, hami"}})
+        for _ in range(200):
+            sentence = await refusal(admin, make_pod().gpu_memory(1).build())
+            if sentence is not None:
+                break
+        assert sentence == (
+            'the setting backend of the GPU extender names "hami" but must name some of none, hami-core, mps, nri'
+        )
+        assert await refusal(admin, make_pod().build()) is None
+    finally:
+        await admin.patch(SETTINGS, {"data": before})
+        async with decided(admin, before):
+            pass
 
 
 # --- refused ------------------------------------------------------------------------------------------------

@@ -9,10 +9,16 @@ from extender.core.requests import GpuRequest
 from extender.core.values import PodOnNode, ShareOnGpu
 from tests.builders import PodBuilder, make_pod
 
-HAMI, MPS, THREADS = (
+HAMI, MPS, THREADS, PRELOAD = (
     names.PREFIX + key
-    for key in ("cuda-device-memory-limit", "cuda-mps-pinned-device-mem-limit", "cuda-mps-active-thread-percentage")
+    for key in (
+        "cuda-device-memory-limit",
+        "cuda-mps-pinned-device-mem-limit",
+        "cuda-mps-active-thread-percentage",
+        "ld-preload",
+    )
 )
+LIBRARY = "/usr/local/vgpu/libvgpu.so"
 
 
 def request(pod: PodBuilder) -> GpuRequest:
@@ -28,7 +34,24 @@ def test_a_share_of_one_device() -> None:
         f"{MPS}.0": "GPU-1=40779M",
         f"{THREADS}.0": "49",
         "nvidia.com/container.main.gpu-memory.limit": "40779Mi",
+        PRELOAD: LIBRARY,
     }
+
+
+@pytest.mark.parametrize(
+    ("backend", "keys"),
+    [
+        (names.UNENFORCED, set()),
+        (names.HAMI_CORE, {f"{HAMI}.0", PRELOAD}),
+        (names.MPS, {f"{MPS}.0", f"{THREADS}.0"}),
+        (names.NRI, {"nvidia.com/container.main.gpu-memory.limit"}),
+    ],
+)
+def test_a_node_with_a_backend_gets_what_that_one_reads(backend: str, keys: set[str]) -> None:
+    """What the others read stays away: their variables are empty then."""
+    asked, devices = request(make_pod().gpu_fraction("0.5")), [PlacedDevice("GPU-1", 40779, 81559)]
+    everything = limit_annotations(asked, devices)
+    assert limit_annotations(asked, devices, backend) == {key: everything[key] for key in keys}
 
 
 def test_several_devices() -> None:
@@ -44,6 +67,7 @@ def test_each_container_is_held_to_its_own_part() -> None:
     written = limit_annotations(request(pod), [PlacedDevice("GPU-1", 3072, 10240)])
     # Init containers come first, as the admission policy counts them.
     assert written == {
+        PRELOAD: LIBRARY,
         f"{HAMI}.0": "2048m",
         f"{MPS}.0": "GPU-1=2048M",
         f"{THREADS}.0": "20",

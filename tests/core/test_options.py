@@ -15,10 +15,19 @@ from extender.core.inventory import reported_memory
 from extender.core.nodereader import read_nodes
 from extender.core.options import Options, Order, Room, codes, is_plain, options
 from extender.core.placement import Placement, Shortfall, fit
-from extender.core.requests import GpuRequest
+from extender.core.requests import LIMITS, GpuRequest
 from extender.core.strategies import STRATEGIES
 from extender.core.values import NodeState, Reservation
-from tests.builders import NodeBuilder, make_node, make_pod
+from tests.builders import NodeBuilder, PodBuilder, make_node, make_pod
+
+
+def prepared(pod: PodBuilder, *backends: str) -> PodBuilder:
+    """As the admission policy makes it for these backends."""
+    for backend in backends:
+        variable, key = LIMITS[backend]
+        pod.env("main", **{variable: f"{key}.0"})
+    return pod
+
 
 LARGE = "GPU-b"
 pods = st.one_of(
@@ -28,6 +37,10 @@ pods = st.one_of(
     st.builds(lambda part, devices: make_pod().gpu_fraction(f"0.{part}").num_devices(devices),
               st.integers(1, 9), st.integers(1, 3)),
     st.builds(lambda count: make_pod().gpus(count), st.integers(1, 5)),
+    st.builds(
+        lambda mib, backends: prepared(make_pod().gpu_memory(mib).container("main"), *backends),
+        st.integers(1, 1200), st.sets(st.sampled_from(sorted(LIMITS))),
+    ),
     st.just(make_pod().container("main", requests={"cpu": "2"})),
     st.just(make_pod().gpus(1, "nvidia.com/mig-1g.10gb")),
 )  # fmt: skip
@@ -53,11 +66,16 @@ def node(kind: str, index: int) -> NodeBuilder:
             return built.gpus(4, mib=1000).cordoned()
         case "off":
             return built.gpus(4, mib=1000).label(names.SHARING_LABEL, names.SHARING_DISABLED)
+        case names.HAMI_CORE | names.MPS | names.NRI | "unheard-of":
+            return built.gpus(4, mib=1000).label(names.ENFORCEMENT_LABEL, kind)
     return built.gpus(4, mib=1000)
 
 
+_LABELLED = (names.HAMI_CORE, names.MPS, names.NRI, "unheard-of")
 kinds = st.lists(
-    st.sampled_from(["plain", "none", "unknown memory", "small", "mixed", "tight", "cordoned", "off", "barred"]),
+    st.sampled_from(
+        ["plain", "none", "unknown memory", "small", "mixed", "tight", "cordoned", "off", "barred", *_LABELLED]
+    ),
     min_size=1,
     max_size=4,
 )

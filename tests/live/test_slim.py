@@ -14,7 +14,7 @@ from extender.core.explain import explain, gather, judge
 from extender.core.intree import blockers
 from extender.core.nodereader import read_nodes
 from extender.core.podreader import has_ended, is_reservation, pod_on_node, reservation_of, unbound_shares
-from extender.core.requests import GpuRequest
+from extender.core.requests import LIMITS, GpuRequest
 from extender.core.unapplied import unapplied_rules
 from extender.live.slim import slim
 from extender.reflector import Reflector
@@ -35,7 +35,7 @@ def as_the_api_shows_it(pod: Json) -> Json:
         container |= {
             "command": ["a"],
             "args": ["b"],
-            "env": [{"name": "NVIDIA_VISIBLE_DEVICES", "value": "all"}],
+            "env": [{"name": "NVIDIA_VISIBLE_DEVICES", "value": "all"}, *container.get("env", [])],
             "volumeMounts": [{"name": "v", "mountPath": "/v"}],
             "livenessProbe": {"httpGet": {"path": "/", "port": 80}},
             "securityContext": {"privileged": True},
@@ -75,6 +75,7 @@ def reservation() -> Json:
     return pod.annotation(names.DEVICE_MEMORY_MIB, "1000").build()
 
 
+PREPARED = {variable: f"{key}.0" for variable, key in LIMITS.values()}
 AFFINITY = {
     "nodeAffinity": {
         "requiredDuringSchedulingIgnoredDuringExecution": {
@@ -102,6 +103,7 @@ PODS: Mapping[str, Json] = {
     .container(requests={"cpu": 2})
     .build(),
     "as a whole": make_pod().spec(resources={"requests": {"cpu": "3"}}, overhead={"memory": "1Gi"}).build(),
+    "prepared": make_pod().gpu_memory(5).container().env("main", **PREPARED).build(),
     "negative": make_pod().container(requests={"cpu": "-1"}).build(),
     "selected": make_pod().spec(nodeSelector={"zone": "b"}, affinity=AFFINITY, schedulingGates=[{"name": "g"}]).build(),
     "tolerant": make_pod().spec(tolerations=[{"operator": "Exists"}]).build(),

@@ -63,6 +63,8 @@ class Inventory:
     whole_resource: str | None = None
     #: Why no share lands on this node, not even when it is empty: a key of ``REASON_TEXT``, or None.
     share_refusal: str | None = None
+    #: What holds containers to their shares here, one of ``names.BACKENDS``; None where nobody says.
+    enforcement: str | None = None
     #: Where labels and administrator leave the memory open, what the devices have told; else None.
     reported: Reported | None = None
 

@@ -19,6 +19,7 @@ from extender.core.inventory.gpu_resources import GpuResources, gpu_resources
 from extender.core.inventory.node_gpus import DRA, INVALID, NONE, PASSTHROUGH, UNKNOWN, VGPU_HOST, Inventory
 from extender.core.inventory.node_state import unusable
 from extender.core.inventory.refusals import (
+    ENFORCEMENT_UNKNOWN,
     MEMORY_UNKNOWN,
     NO_GPU,
     NO_HEALTHY_GPU,
@@ -28,6 +29,8 @@ from extender.core.inventory.refusals import SHARING_DISABLED as REFUSED_BY_LABE
 from extender.core.inventory.reported import read_reported
 from extender.core.inventory.vm_devices import read_vm_devices
 from extender.core.names import (
+    BACKENDS,
+    ENFORCEMENT_LABEL,
     GPU_MEMORY_MIB_LABEL,
     GPU_RESOURCE,
     SHARING_DISABLED,
@@ -58,6 +61,8 @@ def read_node(node: Mapping[str, Any], slices: Sequence[Mapping[str, Any]] = ())
     why = unusable(node, labels) or _without_healthy(inventory, resources)
     if why is not None:
         inventory = replace(inventory, unusable=why, whole_gpus=0)
+    enforcement = labels.get(ENFORCEMENT_LABEL)
+    inventory = replace(inventory, enforcement=enforcement if enforcement in BACKENDS else None)
     return replace(inventory, share_refusal=_share_refusal(inventory, labels))
 
 
@@ -125,6 +130,8 @@ def _share_refusal(inventory: Inventory, labels: Mapping[str, str]) -> str | Non
         return inventory.unusable
     if labels.get(SHARING_LABEL) == SHARING_DISABLED:
         return REFUSED_BY_LABEL
+    if inventory.enforcement is None and ENFORCEMENT_LABEL in labels:
+        return ENFORCEMENT_UNKNOWN
     if inventory.mode == DRA or inventory.whole_gpus == 0:
         return inventory.share_refusal or OF_MODE.get(inventory.mode.split("+")[0], NO_HEALTHY_GPU)
     return MEMORY_UNKNOWN if inventory.memory_mib is None else None

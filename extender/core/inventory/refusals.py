@@ -32,6 +32,7 @@ NO_HEALTHY_GPU: Final = "NoHealthyGpu"
 # Usable, but not by shares.
 NO_GPU: Final = "NoGpu"
 SHARING_DISABLED: Final = "SharingDisabled"
+ENFORCEMENT_UNKNOWN: Final = "EnforcementUnknown"
 MEMORY_UNKNOWN: Final = "MemoryUnknown"
 MIG: Final = "Mig"
 OF_MODE: Final[Mapping[str, str]] = MappingProxyType(
@@ -60,6 +61,7 @@ REASON_TEXT: Final[Mapping[str, str]] = MappingProxyType(
         NO_HEALTHY_GPU: "no healthy GPU: the device plugin is gone or every device failed",
         NO_GPU: "node has no GPU",
         SHARING_DISABLED: "an administrator keeps shares off this node",
+        ENFORCEMENT_UNKNOWN: "the node's label gpu-extender.io/enforcement names no backend that is known",
         MEMORY_UNKNOWN: "GPU memory is unknown or differs between the node's GPUs",
         "TimeSliced": "GPUs are time-sliced by the device plugin",
         "Mps": "GPUs are shared with MPS by the device plugin",

@@ -5,7 +5,7 @@ policies agree with it by test. No input makes it raise.
 """
 
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import lru_cache
 from typing import Final, NamedTuple
@@ -27,6 +27,7 @@ from extender.core.names import (
 from extender.core.requests import dialects, rules
 from extender.core.requests.dialects import Wish
 from extender.core.requests.pod import Json, PodSpec, annotations, container_names, is_sidecar, read_spec
+from extender.core.requests.prepared import prepared
 from extender.core.requests.quantity import rounded_up
 from extender.core.requests.resources import peak, requested_by
 
@@ -81,6 +82,8 @@ class GpuRequest:
     strategy: str | None = None
     #: MiB of each of ``containers`` on each device, in the per-container dialect; empty in the pod-level one.
     container_mib: tuple[int, ...] = ()
+    #: The backends for which all of ``containers`` are prepared; see ``prepared``.
+    backends: frozenset[str] = frozenset()
 
     @classmethod
     def from_pod(cls, pod: object) -> "GpuRequest | InvalidRequest":
@@ -113,7 +116,7 @@ class GpuRequest:
     @property
     def shape(self) -> Hashable:
         """Equal for requests that placement treats alike, whatever their containers are called."""
-        return (self.share, self.gpus, self.cpu_milli, self.memory_bytes, self.strategy)
+        return (self.share, self.gpus, self.cpu_milli, self.memory_bytes, self.strategy, self.backends)
 
 
 class Asked(NamedTuple):
@@ -142,7 +145,9 @@ def _read(asked: Asked) -> GpuRequest:
         known = _parse(asked)
         if 0 < len(text) <= _CACHED_LENGTH:
             _known[text] = known
-    return known
+    # Not part of the text: variables are many, and these few are quickly found.
+    backends = prepared(asked.spec.init_containers + asked.spec.containers, known.containers) if known.share else None
+    return replace(known, backends=backends) if backends else known
 
 
 def _parse(asked: Asked) -> GpuRequest:

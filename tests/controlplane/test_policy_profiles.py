@@ -10,12 +10,11 @@ from extender.core import names
 from tests.builders import PodBuilder, make_pod
 from tests.controlplane.client import Client
 from tests.controlplane.cluster import ControlPlane
-from tests.controlplane.policies import refusal, what_if
+from tests.controlplane.policies import SETTINGS, decided, refusal, what_if
 from tests.controlplane.process import wait_for
 from tests.manifests import OVERLAYS
 
 Json = dict[str, Any]
-SETTINGS: Final = "/api/v1/namespaces/gpu-extender/configmaps/gpu-extender-admission"
 FIELD: Final = {"fieldRef": {"fieldPath": f"metadata.annotations['{names.VISIBLE_DEVICES}']"}}
 (VALIDATING_ONLY,) = (folder for folder in OVERLAYS if folder.name == "validating-only")
 
@@ -100,6 +99,14 @@ async def test_no_pod_mounts_what_hands_devices_out(admin: Client, path: str) ->
 )
 async def test_everything_else_is_as_anywhere(admin: Client, pod: PodBuilder) -> None:
     assert await refusal(admin, pod.build()) is None
+
+
+@pytest.mark.parametrize("backend", ["mps", "hami-core", "hami-core, mps"])
+async def test_the_folders_of_the_backends_are_those_of_share_pods(admin: Client, backend: str) -> None:
+    async with decided(admin, {"backend": backend, "hami-core-folder": "/var/lib/nvidia/vgpu"}):
+        assert await refusal(admin, make_pod("pod", "strict").gpu_memory(1).build()) is None
+        for path in ("/run/nvidia/mps/pipe", "/var/lib/nvidia/vgpu"):
+            assert "which the strict profile" in (await refusal(admin, folder(path).build()) or "")
 
 
 async def test_other_namespaces_are_not_strict(admin: Client) -> None:

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.builders import make_node
+from extender.core import names
+from tests.builders import make_node, make_pod
 from tests.controlplane.gpu_node import Admitted, GpuNode
 from tests.controlplane.policies import decided
 from tests.controlplane.scene import Scene
@@ -103,3 +104,44 @@ async def test_a_pod_that_its_replicaset_replaces_is_as_complete(scene: Scene) -
         assert device_of(second, node) == device_of(first, node)
         assert second.environments["main"]["CUDA_DEVICE_MEMORY_LIMIT"] == "4096m"
     assert scene.referee.violations() == []
+
+
+# --- a backend for each pool of nodes -----------------------------------------------------------------------
+
+
+async def test_each_pool_limits_in_its_own_way(scene: Scene) -> None:
+    """The pods are all alike until they are bound; variables of the other backend are empty then."""
+    hami, mps, bare = [
+        await scene.add(make_node(pool).gpus(1, mib=CARD).label(names.ENFORCEMENT_LABEL, pool))
+        for pool in ("hami-core", "mps", "none")
+    ]
+    await scene.add(make_node("misspelt").gpus(8, mib=CARD).label(names.ENFORCEMENT_LABEL, "MPS"))
+    async with decided(scene.admin, {"backend": "mps, hami-core"}), deployed(scene, 6, gpu_fraction="0.4"):
+        by_node: dict[str, list[Mapping[str, str]]] = {}
+        for pod in await running(scene, 6):
+            by_node.setdefault(str(pod.pod["spec"]["nodeName"]), []).append(pod.environments["main"])
+    own = {
+        hami.name: {"CUDA_DEVICE_MEMORY_LIMIT": "32000m", "LD_PRELOAD": "/usr/local/vgpu/libvgpu.so"},
+        mps.name: {
+            "CUDA_MPS_PINNED_DEVICE_MEM_LIMIT": f"{next(iter(mps.devices))}=32000M",
+            "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE": "40",
+        },
+        bare.name: {},
+    }
+    limits = {name for filled in own.values() for name in filled}
+    for node in (hami, mps, bare):
+        expected = dict.fromkeys(limits, "") | own[node.name]
+        expected |= {"NVIDIA_VISIBLE_DEVICES": next(iter(node.devices)), "CUDA_MPS_PIPE_DIRECTORY": "/tmp/nvidia-mps"}
+        assert by_node[node.name] == [expected, expected]
+    assert scene.referee.violations() == []
+
+
+async def test_a_pod_goes_only_where_it_can_be_limited(scene: Scene) -> None:
+    await scene.add(make_node("mps").gpus(1, mib=CARD).label(names.ENFORCEMENT_LABEL, "mps"))
+    async with decided(scene.admin, {"backend": "hami-core"}):
+        await scene.submit(make_pod("late").gpu_memory(1))
+        await scene.stay_pending("late")
+        assert "the pod is not prepared for the enforcement backend of this node" in await scene.why("late")
+        hami = await scene.add(make_node("hami").gpus(1, mib=CARD).label(names.ENFORCEMENT_LABEL, "hami-core"))
+        await scene.run("late")
+        assert (await scene.pod("late"))["spec"]["nodeName"] == hami.name

@@ -58,6 +58,9 @@ ENFORCEMENT_LABEL: Final = PREFIX + "enforcement"
 # What we write on a node whose labels do not tell its GPUs' memory: what its devices tell.
 REPORTED_MEMORY: Final = PREFIX + "reported-memory"
 
+# What the mutating admission policy writes on a share pod, so that others of ours need not look at all pods.
+SHARE_LABEL: Final = PREFIX + "share"
+
 # What an administrator writes on a namespace: which pods the admission policies let in there.
 PROFILE_LABEL: Final = PREFIX + "profile"
 STRICT: Final = "strict"

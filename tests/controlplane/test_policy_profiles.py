@@ -166,6 +166,10 @@ async def test_before_1_36_the_user_writes_three_lines_and_is_told_which(
         )
         three = two.spec(containers=[{"name": "main", "image": "x", "env": [variable]}])
         assert await refusal(admin, three.build()) is None
+        foreign = three.spec(schedulerName="mine")
+        assert await refusal(admin, foreign.build()) == (
+            'schedulerName is "mine" but a pod that asks for a GPU share must name "gpu-scheduler"'
+        )
 
 
 async def test_before_1_36_everything_is_protected_all_the_same(older: ControlPlane) -> None:

@@ -62,6 +62,20 @@ async def test_one_annotation_is_enough(admin: Client, size: tuple[str, str]) ->
     assert "runtimeClassName" not in pod["spec"]
 
 
+@pytest.mark.parametrize("labels", [{}, {"app": "a"}, {names.SHARE_LABEL: "no"}])
+async def test_share_pods_have_a_label_whatever_the_user_says(admin: Client, labels: Mapping[str, str]) -> None:
+    """The settings are checked where it is: a pod without it would go to another scheduler, or with its own library."""
+    pod = make_pod().gpu_memory(1).spec(schedulerName="mine").build()
+    body = {
+        "metadata": {"name": "p", "annotations": pod["metadata"]["annotations"], "labels": labels},
+        "spec": pod["spec"],
+    }
+    assert (await refused(admin.post(what_if(), body))).startswith('schedulerName is "mine" but')
+    body["spec"]["schedulerName"] = "default-scheduler"
+    stored = await admin.post(what_if(), body)
+    assert stored["metadata"]["labels"] == {**labels, names.SHARE_LABEL: "true"}
+
+
 async def test_a_container_without_a_share_sees_no_device_whatever_its_image_says(admin: Client) -> None:
     pod = await created(admin, make_pod().gpu_memory(1).container("main").container("side").init_container("setup"))
     assert environment(pod, "side") == environment(pod, "setup") == {"NVIDIA_VISIBLE_DEVICES": "void"}

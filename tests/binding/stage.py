@@ -88,11 +88,19 @@ class GpuCluster(EmbeddedCluster):
         patch = {"metadata": {"deletionTimestamp": "2026-09-14T09:00:00Z"}}
         await self.patch_pod(metadata["namespace"], metadata["name"], patch)
 
+    def label(self, node: str, key: str, value: str) -> None:
+        """As an administrator does."""
+        self.nodes[node]["metadata"]["labels"][key] = value
+        self._show_again(node)
+
     def reboot(self, node: str, boot: str) -> None:
         """The node comes back; its pods have not started again yet."""
         self.nodes[node]["status"]["nodeInfo"]["bootID"] = boot
         for device in self.devices(node):
             self.held = {name: held for name, held in self.held.items() if held != device}
+        self._show_again(node)
+
+    def _show_again(self, node: str) -> None:
         self._read |= {read.name: read for read in read_nodes(list(self.nodes.values()))}
         for watcher in self._watchers:
             watcher.nodes([self._read[node]])

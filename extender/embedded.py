@@ -18,7 +18,7 @@ from extender.core import names
 from extender.core.errors import Conflict, NotFound, Refused
 from extender.core.ledger import Ledger
 from extender.core.nodereader import read_nodes
-from extender.core.podreader import annotations_of, has_ended, is_reservation, namespaced_name, node_of, uid_of
+from extender.core.podreader import annotations_of, has_ended, is_in_reservations, namespaced_name, node_of, uid_of
 from extender.core.requests import GpuRequest, InvalidRequest
 from extender.core.requests.resources import requested
 from extender.reflector import Reflector
@@ -85,7 +85,7 @@ class EmbeddedCluster:
         metadata["namespace"] = key[0]
         metadata["uid"] = metadata.get("uid") or str(uuid.uuid4())
         stored.setdefault("status", {"phase": "Pending"})
-        if is_reservation(stored):
+        if is_in_reservations(stored):
             self._start_reservation(stored)
         self._store(stored)
         return copy.deepcopy(stored)
@@ -263,7 +263,7 @@ def refusal(pod: Mapping[str, Any]) -> str | None:
     forged = sorted(key for key in annotations_of(pod) if _is_ours(key))
     if forged:
         return f"annotation {forged[0]} is written by gpu-extender alone"
-    if is_reservation(pod):
+    if is_in_reservations(pod):
         return f"namespace {names.RESERVATION_NAMESPACE} takes no pods but gpu-extender's own"
     if request.share is not None and node_of(pod) is not None:
         return f"spec.nodeName is {node_of(pod)}: a pod that asks for a share must be placed by gpu-extender"

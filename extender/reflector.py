@@ -136,9 +136,9 @@ class Reflector:
         reservation = reservation_of(pod)
         if reservation is None:
             return
-        self._ledger.put_reservation(reservation)
-        if reservation.device is not None and reservation.memory_mib is not None:
-            self._ledger.report(reservation.node, reservation.id, reservation.device, reservation.memory_mib)
+        counts = self._ledger.put_reservation(reservation)
+        if counts.device is not None and counts.memory_mib is not None:
+            self._ledger.report(counts.node, counts.id, counts.device, counts.memory_mib)
         self.reservation_seen(reservation)
         self.reservation_changed()
 

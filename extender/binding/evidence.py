@@ -1,5 +1,6 @@
 """What is known of the pods behind a record's entries, and how a lost record is made anew."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from extender.binding.api import KubeApi, Pod
@@ -9,6 +10,7 @@ from extender.core.errors import NotFound
 from extender.core.ledger import Ledger
 from extender.core.podreader import is_reservation, pod_on_node, reservation_of, uid_of
 from extender.core.record import Entry, NodeRecord, Opened
+from extender.core.remembered import still_held
 from extender.core.values import PodOnNode, Reservation, ShareState
 
 
@@ -20,12 +22,12 @@ class LedgerEvidence:
         self._ledger = ledger
         self._fence = fence
 
-    def is_dead(self, entry: Entry) -> bool:
-        """See Evidence: gone or ended, or bound by another try. Never absence from the ledger."""
+    def is_dead(self, node: str, entry: Entry) -> bool:
+        """See Evidence: gone or ended, or bound to another node. Never absence from the ledger."""
         if self._ledger.is_gone(entry.pod_uid):
             return True
         pod = self._ledger.pod(entry.pod_uid)
-        return pod is not None and pod.state is ShareState.CONFIRMED and (pod.attempt or "") != entry.attempt
+        return pod is not None and pod.state is ShareState.CONFIRMED and pod.node != node
 
     def is_gone(self, gpu_id: str) -> bool:
         """See Evidence."""
@@ -58,16 +60,23 @@ class LedgerEvidence:
             await self._fence.all_unbound_shares()
             pods = await self._api.list_pods(node)
         reservations = [reservation_of(pod) for pod in pods if is_reservation(pod)]
-        return record_of(_holders(pods), [r for r in reservations if r is not None])
+        holders = [self._as_bound(pod) for pod in _holders(pods)]
+        return record_of(holders, [r for r in reservations if r is not None])
+
+    def _as_bound(self, shown: PodOnNode) -> PodOnNode:
+        """With what the pod was bound with, as far as this process has seen it."""
+        known = self._ledger.pod(shown.uid)
+        return shown if known is None or known.state is not ShareState.CONFIRMED else still_held(known, shown)
 
     def missing(self, node: str, record: NodeRecord) -> Mapping[str, int]:
-        """MiB per device that pods bound there hold without standing in the record."""
-        written = {entry.pod_uid for entry in record.entries()}
-        found: dict[str, int] = {}
+        """MiB per device that pods bound there hold beyond what stands in the record."""
+        devices = {opened.gpu_id: opened.device for opened, _ in record.opened()}
+        written = {(entry.pod_uid, devices[entry.gpu_id]): entry.mib for entry in record.entries()}
+        found: Counter[str] = Counter()
         for pod in _bound(self._ledger.pods(node)):
-            if pod.uid not in written:
-                for share in pod.shares:
-                    found[share.uuid or ""] = found.get(share.uuid or "", 0) + share.mib
+            for share in pod.shares:
+                device = share.uuid or ""
+                found[device] += max(0, share.mib - written.get((pod.uid, device), 0))
         return found
 
 

@@ -25,8 +25,8 @@ class RecordRefused(GpuExtenderError):
 class Evidence(Protocol):
     """What is known of the pods behind the entries."""
 
-    def is_dead(self, entry: Entry) -> bool:
-        """Whether the entry's pod is gone, has ended, or was bound by another try: it holds nothing."""
+    def is_dead(self, node: str, entry: Entry) -> bool:
+        """Whether the entry's pod is gone, has ended, or was bound to another node: it holds nothing there."""
 
     def is_gone(self, gpu_id: str) -> bool:
         """Whether the API has shown that the GPU's reservation pod is gone."""
@@ -105,7 +105,7 @@ class NodeRecords:
     async def _try_once(self, node: str, orders: list[_Order]) -> list[_Order]:
         """Those that must be tried again. Raises ApiError for those that were in the PUT."""
         version = self._latest.pop(node, None) or await self._get(node)
-        record = version.record.without(self._dead(version.record)).without_closed(self._evidence.is_gone)
+        record = version.record.without(self._dead(node, version.record)).without_closed(self._evidence.is_gone)
         accepted: list[_Order] = []
         refused: list[tuple[_Order, str]] = []
         for order in orders:
@@ -140,8 +140,8 @@ class NodeRecords:
                 return False
         return True
 
-    def _dead(self, record: NodeRecord) -> Iterable[tuple[str, str]]:
-        return [(entry.pod_uid, entry.attempt) for entry in record.entries() if self._evidence.is_dead(entry)]
+    def _dead(self, node: str, record: NodeRecord) -> Iterable[tuple[str, str]]:
+        return [(entry.pod_uid, entry.attempt) for entry in record.entries() if self._evidence.is_dead(node, entry)]
 
     async def _get(self, node: str) -> _Version:
         try:

@@ -23,7 +23,7 @@ from extender.core.errors import NotFound
 from extender.core.ledger import Ledger
 from extender.core.podreader import uid_of
 from extender.core.record import Opened
-from extender.core.values import GpuState, NodeState, Reservation, SharedGpu, ShareState
+from extender.core.values import GpuState, Node, NodeState, Reservation, SharedGpu, ShareState
 
 _TEXT: Final = {
     Kind.GPU_LOST: "the pod's GPU has lost its reservation; the node gives out no GPU until it is held again",
@@ -163,7 +163,7 @@ class Repair:
             for gpu in lost:
                 self._tell_once(Kind.GPU_NOT_FOUND, node, gpu)
             for reservation in alive:
-                if reservation.device is not None and not holds_device(reservation, state.node):
+                if _is_useless(reservation, state.node):
                     await self._reservations.remove(reservation)  # It holds nothing, but kube-scheduler counts it.
 
     def _tell_once(self, kind: Kind, node: str, gpu: SharedGpu) -> None:
@@ -171,6 +171,11 @@ class Repair:
         if what not in self._told:
             self._told.add(what)
             self._tell(_notice(kind, node, gpu))
+
+
+def _is_useless(reservation: Reservation, node: Node) -> bool:
+    """Whether it holds its device no longer. One that only the record calls another's may well hold what it says."""
+    return reservation.device is not None and not reservation.foreign and not holds_device(reservation, node)
 
 
 def _lost(state: NodeState) -> list[SharedGpu]:

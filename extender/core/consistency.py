@@ -10,6 +10,7 @@ from extender.core.accounting import holds_device
 from extender.core.ledger import Ledger
 from extender.core.podreader import (
     annotations_of,
+    is_in_reservations,
     is_reservation,
     namespaced_name,
     node_of,
@@ -17,7 +18,7 @@ from extender.core.podreader import (
     uid_of,
 )
 from extender.core.requests import GpuRequest
-from extender.core.values import GpuState, NodeState, PodOnNode, SharedGpu
+from extender.core.values import GpuState, NodeState, PodOnNode, SharedGpu, ShareOnGpu
 
 Object = Mapping[str, Any]
 
@@ -62,6 +63,8 @@ def steps(
 
 def _pod(ledger: Ledger, pod: Object) -> Iterator[Difference]:
     where = "/".join(namespaced_name(pod))
+    if is_in_reservations(pod) and annotations_of(pod).get(names.DEVICE):
+        yield Difference("forged", where, "reports a device but asks for none")
     shown = pod_on_node(pod)
     if shown is None:
         if node_of(pod) is None and annotations_of(pod).get(names.SHARED_GPUS):
@@ -71,13 +74,38 @@ def _pod(ledger: Ledger, pod: Object) -> Iterator[Difference]:
     if held is None:
         yield Difference("missed", where, f"is bound to {shown.node} but not in the ledger")
     elif (held.node, held.shares) != (shown.node, shown.shares):
-        yield Difference("different", where, f"holds {_shares(shown)} by the API, {_shares(held)} by the ledger")
+        text = f"holds {_listed(shown.shares)} by the API, {_listed(held.shares)} by the ledger"
+        yield Difference("different", where, text)
     state = ledger.state(shown.node)
     if state is None:
         yield Difference("unknown-node", where, f"is bound to {shown.node}, which does not exist")
     if shown.undecodable is not None:
         yield Difference("unreadable", where, shown.undecodable)
+    else:
+        yield from _against_record(ledger, where, shown, state)
     yield from _against_request(where, pod, shown, state)
+
+
+def _against_record(ledger: Ledger, where: str, shown: PodOnNode, state: NodeState | None) -> Iterator[Difference]:
+    entry = ledger.entry(shown.node, shown.uid)
+    if entry is None and not (shown.shares and _belongs_there(ledger, shown, state)):
+        return
+    written = entry.shares if entry is not None else ()
+    if _by_device(written) != _by_device(shown.shares):
+        text = f"holds {_listed(shown.shares)} by the API, {_listed(written)} by the node record"
+        yield Difference("record", where, text)
+
+
+def _belongs_there(ledger: Ledger, shown: PodOnNode, state: NodeState | None) -> bool:
+    """Whether the record should name the pod: what exceeds its GPU, or has none, stays out."""
+    if state is None or not ledger.has_record(shown.node) or any(e.undecodable for e in ledger.recorded(shown.node)):
+        return False
+    gpus = {gpu.uuid: gpu for gpu in state.gpus if gpu.state is GpuState.READY and gpu.used_mib <= gpu.memory_mib}
+    return all(share.uuid in gpus for share in shown.shares)
+
+
+def _by_device(shares: Iterable[ShareOnGpu]) -> dict[str | None, int]:
+    return {share.uuid: share.mib for share in shares}
 
 
 def _against_request(where: str, pod: Object, shown: PodOnNode, state: NodeState | None) -> Iterator[Difference]:
@@ -87,7 +115,7 @@ def _against_request(where: str, pod: Object, shown: PodOnNode, state: NodeState
     share = request.share
     if share is None:
         if shown.shares:
-            yield Difference("unasked", where, f"holds {_shares(shown)} but asks for no share")
+            yield Difference("unasked", where, f"holds {_listed(shown.shares)} but asks for no share")
     elif not shown.shares:
         yield Difference("bypassed", where, "asks for a share but was bound without one")
     elif len(shown.shares) != share.devices:
@@ -115,6 +143,9 @@ def _redundant(ledger: Ledger, pods: Iterable[Object]) -> Iterator[Difference]:
 def _node(ledger: Ledger, state: NodeState) -> Iterator[Difference]:
     for gpu in state.gpus:
         yield from _gpu(gpu)
+    for entry in ledger.recorded(state.name):
+        if entry.undecodable is not None:
+            yield Difference("unreadable", state.name, entry.undecodable)
     reservations = [r for r in ledger.reservations(state.name) if holds_device(r, state.node)]
     devices = Counter(r.device for r in reservations if r.device is not None)
     for device, count in devices.items():
@@ -138,10 +169,8 @@ def _gpu(gpu: SharedGpu) -> Iterator[Difference]:
     if gpu.used_mib > gpu.memory_mib:
         yield Difference("overcommitted", gpu.id, f"shares add up to {gpu.used_mib} of {gpu.memory_mib} MiB")
     if not gpu.usable:
-        yield Difference("unusable", gpu.id, "its report cannot be read, or pods of different compute mode are on it")
+        yield Difference("unusable", gpu.id, "its report is in doubt, or pods of different compute mode are on it")
 
 
-def _shares(pod: PodOnNode) -> str:
-    if not pod.shares:
-        return "no share"
-    return ", ".join(f"{share.mib} MiB on {share.gpu_id} ({share.uuid})" for share in pod.shares)
+def _listed(shares: Sequence[ShareOnGpu]) -> str:
+    return ", ".join(f"{share.mib} MiB on {share.gpu_id} ({share.uuid})" for share in shares) or "no share"

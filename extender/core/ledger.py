@@ -15,7 +15,8 @@ A share's states::
     observe: evidence from the API (list, watch, snapshot) puts a pod straight into *confirmed*.
 
 No timer ends a share: only evidence does (the pod is gone, has ended, or its binding was refused for good). What the
-API shows is taken as it is, even where it exceeds a GPU; what we decide never does.
+API shows is taken as it is, even where it exceeds a GPU; what we decide never does. What a pod was bound with counts
+until its end, whatever is written on it later (``remembered``).
 
 A node's state is derived from its pods and reservation pods (``accounting.derive``) after each change, on first use.
 """
@@ -29,6 +30,7 @@ from extender.core import names
 from extender.core.accounting import derive
 from extender.core.errors import DoesNotFit, LedgerError
 from extender.core.placement import RESERVATION_NEEDS, Placement, Shortfall, fit
+from extender.core.remembered import by_record, first_report, joined, still_held
 from extender.core.requests import GpuRequest
 from extender.core.values import (
     GpuState,
@@ -85,7 +87,7 @@ class Ledger:
         if books is None or books.node is None:
             return None
         if books.state is None:
-            state = derive(books.node, self._holders(books), self._reservations(node))
+            state = self._derive(node, books.node, self._holders(books))
             books.state = replace(state, barred=books.barred) if books.barred else state
         return books.state
 
@@ -107,17 +109,21 @@ class Ledger:
         return () if books is None else tuple(books.pods.values())
 
     def reservations(self, node: str) -> tuple[Reservation, ...]:
-        """The node's reservation pods, planned ones included; closing where the node record says so."""
+        """The node's reservation pods, planned ones included, as the node record knows them."""
         books = self._books.get(node)
         if books is None:
             return ()
-        closing = {r.id for r in books.opened if r.closing}
-        return tuple(replace(r, closing=True) if r.id in closing else r for r in books.reservations.values())
+        return tuple(by_record(reservation, books.opened) for reservation in books.reservations.values())
 
     def recorded(self, node: str) -> tuple[PodOnNode, ...]:
         """What each pod holds there by the node record, as last seen."""
         books = self._books.get(node)
         return () if books is None else tuple(books.recorded.values())
+
+    def entry(self, node: str, uid: str) -> PodOnNode | None:
+        """What that pod holds there by the node record, as last seen; None where the record does not name it."""
+        books = self._books.get(node)
+        return None if books is None else books.recorded.get(uid)
 
     def opened(self, node: str) -> tuple[Reservation, ...]:
         """The GPUs of the node record, as last seen."""
@@ -145,7 +151,7 @@ class Ledger:
         pods = [pod for pod in before if pod.uid not in gone]
         emptied = _gpu_ids(before) - _gpu_ids(pods)
         kept = [r for r in self._reservations(node) if r.id not in emptied and r.uid not in gone]
-        return derive(books.node, pods, kept)
+        return derive(books.node, pods, kept, _recorded_ids(books))
 
     # --- evidence -----------------------------------------------------------------------------------------
 
@@ -166,12 +172,14 @@ class Ledger:
         self._sweep(name)
 
     def observe(self, pod: PodOnNode) -> None:
-        """The API shows this pod bound. What it shows replaces what we assumed."""
+        """The API shows this pod bound. What it shows replaces what we assumed, and never what it was bound with."""
         before = self._where.get(pod.uid)
         if before is not None and before != pod.node:
             self._remove(pod.uid)
         books = self._books.setdefault(pod.node, _Books())
         known = books.pods.get(pod.uid)
+        if known is not None and known.state is ShareState.CONFIRMED:
+            pod = still_held(known, pod)
         # Our own placement seen through the watch is no news, and stays under the strict rule of check().
         if known is not None and _same_holding(known, pod):
             pod = replace(pod, observed=known.observed)
@@ -181,12 +189,16 @@ class Ledger:
         self._where[pod.uid] = pod.node
         self._change(pod.node)
 
-    def put_reservation(self, reservation: Reservation) -> None:
-        """The API shows this reservation pod bound to its node, or we plan it."""
+    def put_reservation(self, reservation: Reservation) -> Reservation:
+        """The API shows this reservation pod bound to its node, or we plan it. As it counts: by its first report."""
         books = self._books.setdefault(reservation.node, _Books())
-        if books.reservations.get(reservation.id) != reservation:
+        known = books.reservations.get(reservation.id)
+        if known is not None:
+            reservation = first_report(known, reservation)
+        if known != reservation:
             books.reservations[reservation.id] = reservation
             self._change(reservation.node)
+        return reservation
 
     def put_record(self, node: str, entries: Iterable[PodOnNode], opened: Iterable[Reservation]) -> None:
         """The node record as the API shows it: room that any extender has taken, for pods bound or not."""
@@ -355,11 +367,22 @@ class Ledger:
 
     # --- inside -------------------------------------------------------------------------------------------
 
+    def _derive(self, name: str, node: Node, pods: Iterable[PodOnNode]) -> NodeState:
+        return derive(node, pods, self._reservations(name), _recorded_ids(self._books[name]))
+
     def _holders(self, books: _Books) -> list[PodOnNode]:
         """Pods, and those that only the record knows: another extender is binding them, or we are."""
         counted = (self._where, self._gone, self._disregarded)
         unbound = [pod for uid, pod in books.recorded.items() if not any(uid in other for other in counted)]
-        return [*books.pods.values(), *unbound]
+        return [*(self._with_record(pod, books) for pod in books.pods.values()), *unbound]
+
+    def _with_record(self, pod: PodOnNode, books: _Books) -> PodOnNode:
+        """A bound pod holds what its entry in the record says, too, whatever its annotations say by now."""
+        entry = books.recorded.get(pod.uid)
+        if entry is None or pod.state is not ShareState.CONFIRMED or pod.uid in self._disregarded:
+            return pod
+        shares = joined(pod.shares, entry.shares)
+        return pod if shares == pod.shares else replace(pod, shares=shares, observed=True)
 
     def _known_reservations(self, books: _Books) -> list[Reservation]:
         return [*books.reservations.values(), *books.opened]
@@ -441,6 +464,10 @@ class Ledger:
 #: How many ends are remembered: far more than pods can end while a record still names them.
 GONE = 200_000
 REASON_UNKNOWN = "the node is not known to the ledger"
+
+
+def _recorded_ids(books: _Books) -> set[str]:
+    return {gpu.id for gpu in books.opened if not gpu.lost}
 
 
 def check_node(state: NodeState, pods: Iterable[PodOnNode]) -> None:

@@ -45,7 +45,15 @@ def annotations_of(pod: Pod) -> Mapping[str, Any]:
 
 
 def is_reservation(pod: Pod) -> bool:
-    """Whether this is a reservation pod: only the extender may create pods in that namespace."""
+    """Whether this is a reservation pod: in their namespace, and one that asks for a device.
+
+    Only the extender should create pods there; one that asks for none holds none, whatever it says.
+    """
+    return is_in_reservations(pod) and any(resource.startswith(names.NVIDIA_DOMAIN) for resource in _resources(pod)[0])
+
+
+def is_in_reservations(pod: Pod) -> bool:
+    """Whether the pod is in the namespace where only the extender should create any."""
     return namespaced_name(pod)[0] == names.RESERVATION_NAMESPACE
 
 

@@ -95,6 +95,8 @@ class Reservation:
     unschedulable: bool = False
     #: The node record says that nothing holds the device any more.
     lost: bool = False
+    #: The node record knows another pod under this name: this one does not hold what that one held.
+    foreign: bool = False
 
     @property
     def failure(self) -> str | None:

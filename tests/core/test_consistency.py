@@ -4,11 +4,13 @@ from typing import Any
 
 import pytest
 
+from extender.binding.records import config_map_of
 from extender.core import names
 from extender.core.consistency import differences
 from extender.core.decisions import Decisions, Policy
 from extender.core.nodereader import read_nodes
-from extender.core.podreader import pod_on_node
+from extender.core.podreader import pod_on_node, uid_of
+from extender.core.record import Entry, NodeRecord, Opened
 from extender.reflector import Reflector
 from tests.builders import PodBuilder, make_node, make_pod
 
@@ -29,13 +31,34 @@ def half(name: str = "p") -> PodBuilder:
     return make_pod(name).gpu_memory(500)
 
 
-def found(pods: list[Any], *, ledger_sees: list[Any] | None = None, gpus: int = 2) -> dict[str, list[str]]:
-    """Kind → objects, where the API shows ``pods``."""
+def record(shares: dict[str, int] | str) -> Any:
+    """The node record with these pods' shares of share-1, or with this text."""
+    opened = Opened("share-1", uid_of(reservation()), "GPU-1", CARD)
+    made = NodeRecord.empty()
+    for name, mib in shares.items() if isinstance(shares, dict) else ():
+        entry = Entry("share-1", uid_of(half(name).build()), f"default/{name}", mib, "x-1")
+        changed = made.with_entries([entry], {"share-1": opened}, {})
+        assert isinstance(changed, NodeRecord)
+        made = changed
+    config_map = config_map_of("n", made)
+    return config_map if isinstance(shares, dict) else config_map | {"data": {"node": "n", "record": shares}}
+
+
+def found(
+    pods: list[Any],
+    *,
+    ledger_sees: list[Any] | None = None,
+    recorded: dict[str, int] | str | None = None,
+    gpus: int = 2,
+) -> dict[str, list[str]]:
+    """Kind → objects, where the API shows ``pods``, and this node record if there is one."""
     decisions = Decisions(Policy(), claim_ttl=5, timer=lambda: 0.0)
     reflector = Reflector(decisions)
     nodes = [make_node("n").gpus(gpus, mib=CARD).build()]
     reflector.nodes(read_nodes(nodes))
     reflector.pods(pods if ledger_sees is None else ledger_sees)
+    if recorded is not None:
+        reflector.config_map(record(recorded))
     told: dict[str, list[str]] = {}
     for difference in differences(decisions.ledger, pods):
         assert difference.as_json() == {
@@ -63,7 +86,10 @@ CASES: dict[str, tuple[list[Any], dict[str, list[str]]]] = {
         [reservation(), share(half()), make_pod("g").gpus(2).on_node("n").build()],
         {"overcommitted": ["n"]},
     ),
-    "a device twice": ([reservation(), reservation("share-2"), share(half())], {"device-twice": ["n"]}),
+    "a device twice": (
+        [reservation(), reservation("share-2"), share(half())],
+        {"device-twice": ["n"], "unusable": ["share-1", "share-2"]},
+    ),
     "an unreadable pod": ([reservation(), share(half(), mib="x")], {"unreadable": ["default/p"]}),
     "an unreadable report": ([reservation(mib="x")], {"unreadable": ["share-1"], "unusable": ["share-1"]}),
     "two compute modes": (
@@ -80,6 +106,10 @@ CASES: dict[str, tuple[list[Any], dict[str, list[str]]]] = {
         {"unusable": ["share-1"]},
     ),
     "forged": ([make_pod("p").annotation(names.SHARED_GPUS, "share-1").build()], {"forged": ["default/p"]}),
+    "a device out of nothing": (
+        [make_pod("x", names.RESERVATION_NAMESPACE).annotation(names.DEVICE, "GPU-1").build()],
+        {"forged": ["gpu-reservations/x"]},
+    ),
     "unasked": ([reservation(), share(make_pod("p"))], {"unasked": ["default/p"]}),
     "bypassed": ([half().on_node("n").build()], {"bypassed": ["default/p"]}),
     "another size": ([reservation(), share(half(), mib="499")], {"size": ["default/p"]}),
@@ -103,6 +133,26 @@ def test_the_ledger_against_the_api() -> None:
     assert found(unbound, ledger_sees=shown) == {"redundant": ["default/p"]}
 
 
+def test_pods_against_the_node_record() -> None:
+    pods = [reservation(), share(half("p")), share(half("q"))]
+    assert found(pods, recorded={"p": 500, "q": 500}) == {}
+    assert found(pods, recorded={"p": 500, "q": 400}) == {"record": ["default/q"]}
+    assert found(pods, recorded={"p": 500}) == {"record": ["default/q"]}
+    unserved = [*pods[:2], half("q").on_node("n").build()]
+    assert found(unserved, recorded={"p": 500, "q": 500}) == {"record": ["default/q"], "bypassed": ["default/q"]}
+
+
+def test_what_a_record_cannot_have_is_no_difference_of_its_own() -> None:
+    too_much = [reservation(), share(half("p")), share(half("q")), share(half("r"))]
+    assert found(too_much, recorded={"p": 500, "q": 500}) == {"overcommitted": ["share-1"]}
+    unreserved = [reservation(), share(half("p")), share(half("q"), gpus="share-2", devices="GPU-2")]
+    assert found(unreserved, recorded={"p": 500}) == {"lost": ["share-2"]}
+
+
+def test_an_unreadable_record_is_told_once() -> None:
+    assert found([reservation(), share(half("p"))], recorded="no JSON") == {"unreadable": ["n"]}
+
+
 def test_a_fraction_is_compared_with_the_size_of_its_card() -> None:
     pod = make_pod("p").gpu_fraction("0.5")
     assert found([reservation(mib=900), share(pod, mib="450")]) == {}
@@ -117,6 +167,11 @@ def test_every_kind_is_tested() -> None:
     from extender.core import consistency
 
     kinds = set(re.findall(r'Difference\("([a-z-]+)"', inspect.getsource(consistency)))
-    tested = {kind for _, expected in CASES.values() for kind in expected} | {"missed", "redundant", "different"}
+    tested = {kind for _, expected in CASES.values() for kind in expected} | {
+        "missed",
+        "redundant",
+        "different",
+        "record",
+    }
     assert kinds == tested
     assert pod_on_node(share(half())) is not None

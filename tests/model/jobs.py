@@ -62,7 +62,7 @@ def _reconciling(config: Config, world: World, record: Record) -> Iterator[Begun
                 yield f"the reconciler takes up pod {number}", Worker(RECONCILE, number)
         return
     for pod_number, attempt in sorted({share for gpu in record if gpu for share in gpu.shares}):
-        if not is_dead(config.protocol, world.pods[pod_number], attempt):
+        if not is_dead(config.protocol, world.pods[pod_number]):
             label = f"the reconciler reads the entry of pod {pod_number}, try {attempt}"
             yield label, Worker(RECONCILE, pod_number, attempt=attempt)
 

@@ -56,8 +56,8 @@ class Protocol:
     gone_is_shown: bool = True
     #: A deletion that was only asked for ends nothing.
     end_is_shown: bool = True
-    #: Bound by another try. Left out: bound by any.
-    bound_by_another: bool = True
+    #: The entry of a pod that is bound there stays, whatever try it names. Left out: its Binding has landed.
+    bound_stays: bool = True
     #: By anyone only after a fence.
     dropping_is_fenced: bool = True
     #: ... that was sent after the entry was read.

@@ -44,20 +44,20 @@ def without_pod(record: Record, pod: int) -> Record:
     return without(record, [(pod, attempt) for attempt in tries(record, pod)])
 
 
-def is_dead(protocol: Protocol, pod: Pod, attempt: int) -> bool:
-    """Whether the pod's entry of that try holds nothing any more, as an extender that has seen everything knows."""
+def is_dead(protocol: Protocol, pod: Pod) -> bool:
+    """Whether the pod's entries hold nothing any more, as an extender that has seen everything knows."""
     if pod.state in (GONE, ELSEWHERE):
         return True
     if pod.state == WAITING:
         return not protocol.gone_is_shown
     if pod.state == DYING and not protocol.end_is_shown:
         return True
-    return pod.attempt != attempt or not protocol.bound_by_another
+    return not protocol.bound_stays
 
 
 def tidy(protocol: Protocol, world: World, record: Record) -> Record:
     """Leave out entries that hold nothing, and GPUs whose reservation pods are gone."""
-    dead = [s for gpu in record if gpu for s in gpu.shares if is_dead(protocol, world.pods[s[0]], s[1])]
+    dead = [s for gpu in record if gpu for s in gpu.shares if is_dead(protocol, world.pods[s[0]])]
     left = without(record, dead)
     return tuple(
         None if gpu and _has_left(protocol, gpu, reservation) else gpu

@@ -98,7 +98,7 @@ SHOWN_IN: Final = {
     "fence_is_new": "pods of two devices",
     "gone_is_shown": "bind",
     "end_is_shown": "GPUs open and close",
-    "bound_by_another": "GPUs open and close",
+    "bound_stays": "GPUs open and close",
     "dropping_is_fenced": "reconciler",
     "fence_follows_reading": "reconciler",
     "try_is_compared": "reconciler",

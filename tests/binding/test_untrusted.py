@@ -36,6 +36,7 @@ def write_record(world: World, text: str | None) -> None:
         del world.cluster._config_maps[key]
     else:
         world.cluster._config_maps[key]["data"][RECORD_KEY] = text
+        world.cluster._config_maps[key]["metadata"]["resourceVersion"] = "edited"
 
 
 async def only_400_are_free(world: World) -> None:

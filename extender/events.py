@@ -9,12 +9,13 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from hashlib import blake2b
 from typing import Any, Final, Protocol
 
 import structlog
 from cachetools import TTLCache
 
-from extender.core.errors import ApiError, Unavailable
+from extender.core.errors import ApiError, Conflict, Unavailable
 from extender.core.notices import LONGEST, Notice
 
 log = structlog.get_logger()
@@ -27,6 +28,8 @@ PAUSE: Final = 0.05
 PAUSE_AFTER_SILENCE: Final = 5.0
 #: Seconds in which the same thing is told once; an API server keeps an event for an hour.
 REPEAT_AFTER: Final = 1_800.0
+#: Characters of an object's name in that of an event.
+_LONGEST_NAME: Final = 200
 COMPONENT: Final = "gpu-extender"
 #: Where events about objects without a namespace go.
 CLUSTER_NAMESPACE: Final = "default"
@@ -90,6 +93,8 @@ class Events:
         """Seconds to wait before the next one."""
         try:
             await self._api.create_event(event_of(told.notice, told.at, self._instance))
+        except Conflict:
+            return PAUSE  # Another replica, or an earlier process, has told it.
         except ApiError as error:
             self._lose(told)
             log.warning("event lost", reason=told.notice.reason, error=str(error))
@@ -111,13 +116,13 @@ class Events:
 
 
 def event_of(notice: Notice, at: datetime, instance: str) -> dict[str, Any]:
-    """The v1 Event; the API server completes its name."""
+    """The v1 Event; the API server completes its name, but for what is told only once."""
     about, stamp = notice.about, at.strftime("%Y-%m-%dT%H:%M:%SZ")
     namespace = about.namespace or CLUSTER_NAMESPACE
     return {
         "apiVersion": "v1",
         "kind": "Event",
-        "metadata": {"generateName": f"{about.name}.", "namespace": namespace},
+        "metadata": {"namespace": namespace, **_name(notice)},
         "involvedObject": {
             "apiVersion": "v1",
             "kind": about.kind,
@@ -135,6 +140,13 @@ def event_of(notice: Notice, at: datetime, instance: str) -> dict[str, Any]:
         "lastTimestamp": stamp,
         "count": 1,
     }
+
+
+def _name(notice: Notice) -> dict[str, str]:
+    if not notice.is_lasting:
+        return {"generateName": f"{notice.about.name}."}
+    digest = blake2b(f"{notice.about.uid}\0{notice.reason}".encode(), digest_size=8).hexdigest()
+    return {"name": f"{notice.about.name[:_LONGEST_NAME].rstrip('.-')}.{digest}"}
 
 
 def _shortened(text: str) -> str:

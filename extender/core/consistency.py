@@ -17,6 +17,7 @@ from extender.core.podreader import (
     pod_on_node,
     uid_of,
 )
+from extender.core.remembered import by_device
 from extender.core.requests import GpuRequest
 from extender.core.values import GpuState, NodeState, PodOnNode, SharedGpu, ShareOnGpu
 
@@ -52,16 +53,17 @@ def steps(
     """
     for listed in pods():
         pod = now(listed)
-        yield () if pod is None or is_reservation(pod) else tuple(_pod(ledger, pod))
+        yield () if pod is None or is_reservation(pod) else tuple(of_pod(ledger, pod))
     yield tuple(_redundant(ledger, pods()))
     for state in ledger.snapshot():
-        yield tuple(_node(ledger, state))
+        yield tuple(of_node(ledger, state))
 
 
 # --- ledger against API -----------------------------------------------------------------------------------
 
 
-def _pod(ledger: Ledger, pod: Object) -> Iterator[Difference]:
+def of_pod(ledger: Ledger, pod: Object) -> Iterator[Difference]:
+    """Of a user's pod."""
     where = "/".join(namespaced_name(pod))
     if is_in_reservations(pod) and annotations_of(pod).get(names.DEVICE):
         yield Difference("forged", where, "reports a device but asks for none")
@@ -83,7 +85,8 @@ def _pod(ledger: Ledger, pod: Object) -> Iterator[Difference]:
         yield Difference("unreadable", where, shown.undecodable)
     else:
         yield from _against_record(ledger, where, shown, state)
-    yield from _against_request(where, pod, shown, state)
+    bound_with = bool(held and held.shares) or ledger.entry(shown.node, shown.uid) is not None
+    yield from _against_request(where, pod, shown, state, bound_with=bound_with)
 
 
 def _against_record(ledger: Ledger, where: str, shown: PodOnNode, state: NodeState | None) -> Iterator[Difference]:
@@ -91,7 +94,7 @@ def _against_record(ledger: Ledger, where: str, shown: PodOnNode, state: NodeSta
     if entry is None and not (shown.shares and _belongs_there(ledger, shown, state)):
         return
     written = entry.shares if entry is not None else ()
-    if _by_device(written) != _by_device(shown.shares):
+    if by_device(written) != by_device(shown.shares):
         text = f"holds {_listed(shown.shares)} by the API, {_listed(written)} by the node record"
         yield Difference("record", where, text)
 
@@ -104,11 +107,9 @@ def _belongs_there(ledger: Ledger, shown: PodOnNode, state: NodeState | None) ->
     return all(share.uuid in gpus for share in shown.shares)
 
 
-def _by_device(shares: Iterable[ShareOnGpu]) -> dict[str | None, int]:
-    return {share.uuid: share.mib for share in shares}
-
-
-def _against_request(where: str, pod: Object, shown: PodOnNode, state: NodeState | None) -> Iterator[Difference]:
+def _against_request(
+    where: str, pod: Object, shown: PodOnNode, state: NodeState | None, *, bound_with: bool
+) -> Iterator[Difference]:
     request = GpuRequest.from_pod(pod)
     if not isinstance(request, GpuRequest) or shown.undecodable is not None:
         return
@@ -116,11 +117,11 @@ def _against_request(where: str, pod: Object, shown: PodOnNode, state: NodeState
     if share is None:
         if shown.shares:
             yield Difference("unasked", where, f"holds {_listed(shown.shares)} but asks for no share")
-    elif not shown.shares:
+    elif not (shown.shares or bound_with):
         yield Difference("bypassed", where, "asks for a share but was bound without one")
-    elif len(shown.shares) != share.devices:
+    elif shown.shares and len(shown.shares) != share.devices:
         yield Difference("size", where, f"asks for {share.devices} devices, holds {len(shown.shares)}")
-    elif state is not None:
+    elif shown.shares and state is not None:
         memory = {gpu.id: gpu.memory_mib for gpu in state.gpus}
         for on in shown.shares:
             asked = share.mib_of(memory.get(on.gpu_id) or state.inventory.memory_mib or 0)
@@ -140,7 +141,8 @@ def _redundant(ledger: Ledger, pods: Iterable[Object]) -> Iterator[Difference]:
 # --- the API against itself -------------------------------------------------------------------------------
 
 
-def _node(ledger: Ledger, state: NodeState) -> Iterator[Difference]:
+def of_node(ledger: Ledger, state: NodeState) -> Iterator[Difference]:
+    """Of a node, its reservation pods and its record."""
     for gpu in state.gpus:
         yield from _gpu(gpu)
     for entry in ledger.recorded(state.name):

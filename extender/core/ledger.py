@@ -28,6 +28,7 @@ from cachetools import LRUCache
 
 from extender.core import names
 from extender.core.accounting import derive
+from extender.core.doubts import Doubts
 from extender.core.errors import DoesNotFit, LedgerError
 from extender.core.placement import RESERVATION_NEEDS, Placement, Shortfall, fit
 from extender.core.remembered import by_record, first_report, joined, still_held
@@ -76,6 +77,7 @@ class Ledger:
         self._recorded: dict[str, set[str]] = {}
         #: UIDs of pods that a new try is about to take out of the record
         self._disregarded: set[str] = set()
+        self._doubts = Doubts()
         #: UIDs of pods and ids of reservation pods that the API has shown to be gone. They never come back.
         self._gone: LRUCache[str, bool] = LRUCache(maxsize=GONE)
 
@@ -135,6 +137,14 @@ class Ledger:
         books = self._books.get(node)
         return books is not None and books.has_record
 
+    def doubted(self) -> list[PodOnNode]:
+        """Bound pods of which something is not as it should be: past us, changed since, or not as the record says."""
+        return [pod for uid in self._doubts.pods if (pod := self.pod(uid)) is not None]
+
+    def doubted_nodes(self) -> list[NodeState]:
+        """Nodes whose reservation pods or record are not as they should be."""
+        return [state for name in self._doubts.nodes if (state := self.state(name)) is not None]
+
     def shared_nodes(self) -> list[str]:
         """The nodes with reservation pods, shares, or a record that names any."""
         shared = (state.name for state in self.snapshot() if state.gpus)
@@ -187,6 +197,7 @@ class Ledger:
             return
         books.pods[pod.uid] = pod
         self._where[pod.uid] = pod.node
+        self._doubt(pod.uid)
         self._change(pod.node)
 
     def put_reservation(self, reservation: Reservation) -> Reservation:
@@ -197,6 +208,7 @@ class Ledger:
             reservation = first_report(known, reservation)
         if known != reservation:
             books.reservations[reservation.id] = reservation
+            self._doubt_node(reservation.node)
             self._change(reservation.node)
         return reservation
 
@@ -207,8 +219,12 @@ class Ledger:
         gpus = tuple(opened)
         books.has_record = True
         if (books.recorded, books.opened) != (recorded, gpus):
-            self._index_record(node, books.recorded.keys() - recorded.keys(), recorded.keys())
+            before = books.recorded.keys()
+            self._index_record(node, before - recorded.keys(), recorded.keys())
             books.recorded, books.opened = recorded, gpus
+            for uid in before | recorded.keys() | books.pods.keys():
+                self._doubt(uid)
+            self._doubt_node(node)
             self._change(node)
             self._sweep(node)
 
@@ -413,6 +429,14 @@ class Ledger:
         if isinstance(verdict, Shortfall):
             raise DoesNotFit(verdict.text)
 
+    def _doubt(self, uid: str) -> None:
+        pod = self.pod(uid)
+        books = self._books[pod.node] if pod is not None else _Books()
+        self._doubts.pod(uid, pod, books.recorded.get(uid), has_record=books.has_record)
+
+    def _doubt_node(self, node: str) -> None:
+        self._doubts.node(node, self.reservations(node), self.recorded(node))
+
     def _advance(self, uid: str, allowed: tuple[ShareState, ...], to: ShareState, attempt: str | None = None) -> None:
         pod = self.pod(uid)
         if pod is None:
@@ -426,6 +450,7 @@ class Ledger:
     def _remove(self, uid: str) -> None:
         node = self._where.pop(uid)
         del self._books[node].pods[uid]
+        self._doubts.pods.discard(uid)
         self.regard_record(uid)
         self._change(node)
         self._sweep(node)
@@ -434,6 +459,7 @@ class Ledger:
         books = self._books.get(node)
         if books is not None and any(r.id == reservation_id for r in self._known_reservations(books)):
             books.reservations.pop(reservation_id, None)
+            self._doubt_node(node)
             self._change(node)
             self._sweep(node)
 

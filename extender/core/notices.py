@@ -18,6 +18,8 @@ REPAIRED: Final = "GpuReservationRepaired"
 REPAIR_FAILED: Final = "GpuRepairFailed"
 CLOSED: Final = "GpuNodeClosed"
 REOPENED: Final = "GpuNodeReopened"
+BYPASSED: Final = "GpuShareBypassed"
+CHANGED: Final = "GpuShareChanged"
 
 #: Reason → what it means, as in docs/operations.md.
 MEANING: Final[Mapping[str, str]] = MappingProxyType(
@@ -30,10 +32,14 @@ MEANING: Final[Mapping[str, str]] = MappingProxyType(
         REPAIR_FAILED: "every free GPU of the node was tried, and none was the lost device",
         CLOSED: "the node gives out no GPU until its lost devices are reserved again",
         REOPENED: "all devices of the node's shares are reserved again",
+        BYPASSED: "the pod asks for a share and was bound past the extender: it has no GPU, and none is counted for it",
+        CHANGED: "what the extender wrote on the pod was changed: what it was bound with counts until it ends",
     }
 )
 #: The others are Normal.
-WARNINGS: Final = frozenset({REFUSED, LOST, REPAIR_FAILED, CLOSED})
+WARNINGS: Final = frozenset({REFUSED, LOST, REPAIR_FAILED, CLOSED, BYPASSED, CHANGED})
+#: What stays so until the pod ends: told once for each pod, whoever tells it.
+LASTING: Final = frozenset({BYPASSED, CHANGED})
 
 #: Bytes: what an API server takes.
 LONGEST: Final = 1024
@@ -72,6 +78,11 @@ class Notice:
         """Whether somebody should do something about it."""
         return self.reason in WARNINGS
 
+    @property
+    def is_lasting(self) -> bool:
+        """Whether it is told once, and never again."""
+        return self.reason in LASTING
+
 
 def placed(pod: PodOnNode) -> Notice:
     """A share is bound."""
@@ -90,6 +101,19 @@ def refused(about: About, sentence: str) -> Notice:
 def opening(about: About, node: str) -> Notice:
     """A bind waits for a reservation pod."""
     return Notice(about, OPENING, f"waits for a new shared GPU on node {node} to be reserved")
+
+
+def bypassed(pod: PodOnNode) -> Notice:
+    """Somebody else has bound the pod, without a device."""
+    text = f"was bound to node {pod.node} past the GPU extender and has no GPU"
+    return Notice(_of(pod), BYPASSED, f"{text}: delete it, and create it anew for the GPU scheduler to place")
+
+
+def changed(pod: PodOnNode) -> Notice:
+    """Somebody has changed the annotations that the Binding wrote."""
+    devices = _listed([share.uuid or share.gpu_id for share in pod.shares])
+    text = f"its GPU annotations were changed after it was bound; its share of {devices} on node {pod.node}"
+    return Notice(_of(pod), CHANGED, f"{text} counts as it was until the pod ends")
 
 
 def lost(pod: PodOnNode, device: str) -> Notice:

@@ -18,6 +18,8 @@ from extender.core.values import PodOnNode, Reservation, ShareOnGpu
 
 Pod = Mapping[str, Any]
 
+#: Of these, or of the dialect for each container, every pod that asks for a share has one.
+_ASKING = frozenset({names.GPU_FRACTION, names.GPU_MEMORY})
 #: Seconds, where a pod says none: the API server's default.
 _USUAL_GRACE = 30
 _CONTAINER_STATUSES = ("initContainerStatuses", "containerStatuses", "ephemeralContainerStatuses")
@@ -94,6 +96,7 @@ def pod_on_node(pod: Pod) -> PodOnNode | None:
         observed=True,
         attempt=str(annotations[names.TRY]) if annotations.get(names.TRY) else None,
         undecodable=undecodable or unreadable,
+        unserved=not (shares or undecodable) and _asks_for_share(pod),
     )
 
 
@@ -225,6 +228,15 @@ def _resources(pod: Pod) -> tuple[Mapping[str, int], str | None]:
         return requested(pod), None
     except InputError as error:
         return {}, str(error)
+
+
+def _asks_for_share(pod: Pod) -> bool:
+    # Most pods have no such annotation, and a rebuild reads many.
+    keys = annotations_of(pod).keys()
+    if keys.isdisjoint(_ASKING) and not any(str(key).startswith(names.CONTAINER_PREFIX) for key in keys):
+        return False
+    request = GpuRequest.from_pod(pod)
+    return isinstance(request, GpuRequest) and request.share is not None
 
 
 def _compute_mode(pod: Pod) -> str:

@@ -18,11 +18,14 @@ def still_held(known: PodOnNode, shown: PodOnNode) -> PodOnNode:
     """A bound pod that is shown again: what it was bound with counts on until it ends, besides what it says now."""
     if not known.shares:
         return shown
+    shares = joined(known.shares, shown.shares)
     return replace(
         shown,
-        shares=joined(known.shares, shown.shares),
+        shares=shares,
         compute_mode=known.compute_mode,
         attempt=known.attempt or shown.attempt,
+        unserved=False,
+        changed=by_device(shares) != by_device(shown.shares),
     )
 
 
@@ -30,13 +33,18 @@ def joined(first: tuple[ShareOnGpu, ...], second: tuple[ShareOnGpu, ...]) -> tup
     """Of each device the larger share, in the order of ``first``."""
     if first == second:
         return first
-    by_device = {share.uuid or share.gpu_id: share for share in first}
+    larger = {share.uuid or share.gpu_id: share for share in first}
     for share in second:
         device = share.uuid or share.gpu_id
-        before = by_device.get(device)
+        before = larger.get(device)
         if before is None or before.mib < share.mib:
-            by_device[device] = share
-    return tuple(by_device.values())
+            larger[device] = share
+    return tuple(larger.values())
+
+
+def by_device(shares: Iterable[ShareOnGpu]) -> dict[str | None, int]:
+    """MiB of each device."""
+    return {share.uuid: share.mib for share in shares}
 
 
 def first_report(known: Reservation, shown: Reservation) -> Reservation:

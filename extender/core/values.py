@@ -60,6 +60,10 @@ class PodOnNode:
     attempt: str | None = None
     #: Why its placement annotations cannot be read. The node then gives out no device.
     undecodable: str | None = None
+    #: It asks for a share and was bound without one, past us: it has no device.
+    unserved: bool = False
+    #: Its annotations say less than what it was bound with, which counts.
+    changed: bool = False
 
 
 #: Why a reservation pod that has not reported is closed: what it was for is gone, or its time is over.

@@ -17,6 +17,8 @@ from extender.config import Settings
 from extender.core.decisions import Decisions, Refresher
 from extender.core.waiting import Waiting
 from extender.events import Events
+from extender.live.audit import PAUSE as AUDIT_PAUSE
+from extender.live.audit import Audit
 from extender.live.background import SETTLE_PAUSE, Counts, elector, reconcile, repeat
 from extender.live.collector import Collector
 from extender.live.listwatch import ListWatch, Sink
@@ -90,6 +92,7 @@ class _Live:
         self._events = Events(cluster, instance=process, now=lambda: datetime.now(UTC), clock=clock)
         self._pokes = Pokes(cluster, waiting, process=process, clock=clock)
         told = Told(waiting, self._events, decisions.ledger, metrics)
+        self._audit = Audit(decisions.ledger, pods.find, told)
         binder, reservations, self._reconciler = join(
             settings,
             cluster,
@@ -133,16 +136,16 @@ class _Live:
             await watch.in_step.wait()
 
     async def _begin(self) -> None:
-        """Once everything is listed: say so, count what is wrong in the cluster, and poke who may fit."""
+        """Once everything is listed: say so, tell what is wrong in the cluster and go on so, and poke who may fit."""
         began = time.monotonic()
         await self._in_step()
         # Another process may have rejected them, for reasons that hold no more.
         self._waiting.found(self._unschedulable())
         service = self.service
-        for difference in await service.differences():
-            service.metrics.differences.labels(difference.kind).inc()
+        self._audit.begin(await service.differences())
         seconds = round(time.monotonic() - began, 3)
         log.info("in step", nodes=len(service.view.nodes), pods=len(tuple(service.view.pods())), seconds=seconds)
+        await repeat("audit", self._audit.once, AUDIT_PAUSE)
 
 
 def _watches(cluster: KubeCluster, metrics: Metrics, nodes: Nodes, pods: Pods, records: Records) -> list[ListWatch]:

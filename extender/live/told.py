@@ -1,13 +1,17 @@
 """Who hears how decisions end on a real cluster: pods that wait, and people, in events, the log and metrics."""
 
+from dataclasses import replace
+
 import structlog
 
 from extender.binding.api import Pod
 from extender.binding.notice import Kind, Notice
 from extender.core import notices
+from extender.core.consistency import Difference
 from extender.core.ledger import Ledger
 from extender.core.notices import About
 from extender.core.podreader import namespaced_name, uid_of
+from extender.core.values import PodOnNode
 from extender.core.waiting import Waiting
 from extender.events import Events
 from extender.metrics import Metrics
@@ -48,6 +52,24 @@ class Told(Audience):
     def opening(self, namespace: str, name: str, uid: str, node: str) -> None:
         """See Audience."""
         self._events.tell(notices.opening(About.pod(namespace, name, uid), node))
+
+    # --- what should not be ---------------------------------------------------------------------------------
+
+    def difference(self, found: Difference) -> None:
+        """Ledger and API, or the API and itself, contradict each other."""
+        self._metrics.differences.labels(found.kind).inc()
+        log.warning("difference", kind=found.kind, object=found.object, text=found.text)
+
+    def doubt(self, pod: PodOnNode) -> None:
+        """Something of this bound pod is not as it should be; its user hears what concerns him."""
+        entry = self._ledger.entry(pod.node, pod.uid)
+        if pod.changed:
+            self._events.tell(notices.changed(pod))
+        elif pod.unserved and entry is not None:
+            # It was bound with a share before this process began.
+            self._events.tell(notices.changed(replace(pod, shares=entry.shares)))
+        elif pod.unserved:
+            self._events.tell(notices.bypassed(pod))
 
     # --- what the background work tells -------------------------------------------------------------------
 

@@ -1,6 +1,7 @@
 """Events: what reaches the API, how often, and what never holds anybody up."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import pytest
 
 from extender.core import notices
-from extender.core.errors import Refused, Unavailable
+from extender.core.errors import Conflict, Refused, Unavailable
 from extender.core.notices import About, Notice
 from extender.events import MOST_WAITING, PAUSE, REPEAT_AFTER, Events, event_of
 
@@ -112,6 +113,26 @@ async def test_while_the_api_is_silent_they_are_lost_slowly_and_may_be_told_agai
     stage.tell("one", "four")
     await asyncio.sleep(1)
     assert stage.api.texts == ["four", "one"]
+
+
+async def test_what_lasts_has_one_name_and_whoever_comes_second_has_nothing_to_add(stage: Stage) -> None:
+    stage.api.errors = [Conflict("409: exists")]
+    stage.tell("one", reason=notices.BYPASSED)
+    await asyncio.sleep(1)
+    assert (stage.api.texts, stage.events.dropped) == ([], 0)
+    stage.tell("one", reason=notices.BYPASSED)
+    await asyncio.sleep(1)
+    assert stage.api.texts == [], "it was told lately"
+
+
+def test_its_name_is_the_pods_and_the_reasons() -> None:
+    def name(about: About, reason: str = notices.BYPASSED, text: str = "t") -> str:
+        return str(event_of(Notice(about, reason, text), EPOCH, "proc")["metadata"]["name"])
+
+    assert name(POD) == name(POD, text="other words")
+    assert len({name(POD), name(POD, notices.CHANGED), name(About.pod("team", "llm-0", "uid-2"))}) == 3
+    longest = name(About.pod("team", "a" * 199 + "." + "b" * 53, "u"))
+    assert re.fullmatch(r"a{199}\.[0-9a-f]{16}", longest), longest
 
 
 async def test_a_refusal_concerns_that_one_only(stage: Stage) -> None:

@@ -29,6 +29,8 @@ def pod(*mib: int) -> PodOnNode:
         (notices.closed(NODE, ["GPU-0", "GPU-1"]), "pods run on GPU-0 and GPU-1 without a reservation"),
         (notices.reopened(NODE), "GPUs are given out again"),
         (notices.repair_failed(NODE, "GPU-0"), "GPU-0 is not among the free GPUs of the node"),
+        (notices.bypassed(pod()), "was bound to node gpu-01 past the GPU extender and has no GPU"),
+        (notices.changed(pod(1)), "its share of GPU-0 on node gpu-01 counts as it was until the pod ends"),
         (notices.refused(NODE, "the parser's sentence"), "the parser's sentence"),
     ],
 )

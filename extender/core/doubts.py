@@ -1,4 +1,4 @@
-"""Which pods and nodes contradict what they said before, or each other: kept at each change, to be looked at for nothing.
+"""Which pods and nodes contradict what they said before, or each other: kept at each change, so that a look is cheap.
 
 A doubt may pass by itself, for pods and records are watched apart; ``consistency`` says what is wrong.
 """

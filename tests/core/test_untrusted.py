@@ -235,6 +235,18 @@ def test_a_process_that_starts_later_has_the_recorded_report(change: Callable[[]
     assert world.free() == 0
     assert [(gpu.uuid, gpu.memory_mib, gpu.used_mib) for gpu in world.gpus()] == [("GPU-1", CARD, 600)]
     assert "unreadable" in world.found()
+    world.see(reservation())
+    assert world.free() == 400, "what was changed back is what the record says"
+
+
+@pytest.mark.parametrize("report_first", [True, False])
+def test_report_and_record_grow_together(world: World, report_first: bool) -> None:
+    grown = record(entry(mib=600), gpu=Opened("share-1", OPENED.reservation, "GPU-1", 10 * CARD))
+    if report_first:
+        world.see(reservation(mib=10 * CARD))
+    world.reflector.config_map(grown)
+    world.see(reservation(mib=10 * CARD))
+    assert world.free() == 0
 
 
 @pytest.mark.parametrize("name", ["share-0", "share-9"])

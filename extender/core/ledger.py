@@ -397,8 +397,9 @@ class Ledger:
         entry = books.recorded.get(pod.uid)
         if entry is None or pod.state is not ShareState.CONFIRMED or pod.uid in self._disregarded:
             return pod
-        shares = joined(pod.shares, entry.shares)
-        return pod if shares == pod.shares else replace(pod, shares=shares, observed=True)
+        shares, mode = joined(pod.shares, entry.shares), entry.compute_mode
+        same = (shares, mode) == (pod.shares, pod.compute_mode)
+        return pod if same else replace(pod, shares=shares, compute_mode=mode, observed=True)
 
     def _known_reservations(self, books: _Books) -> list[Reservation]:
         return [*books.reservations.values(), *books.opened]

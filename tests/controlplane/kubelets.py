@@ -130,7 +130,7 @@ class Kubelets:
 
     async def _start(self, node: GpuNode, admitted: Admitted) -> None:
         await self._write_pod(admitted.pod, statuses.running(admitted, self._address()))
-        if admitted.is_reservation and admitted in node.admitted.values():
+        if admitted.is_reservation and admitted.devices and admitted in node.admitted.values():
             started = Started(self.client, admitted.pod, admitted.devices[0], node.name, node.boot_id)
             uid = admitted.pod["metadata"]["uid"]
             self._agents[uid] = self._spawn(self._persist(lambda: self.agent(started)))

@@ -139,6 +139,20 @@ def test_what_it_takes_besides_counts_too(world: World) -> None:
     assert {gpu.uuid: gpu.used_mib for gpu in world.gpus()} == {"GPU-1": 900, "GPU-2": 600}
 
 
+@pytest.mark.parametrize("remembers", [True, False])
+def test_its_compute_mode_stays(remembers: bool) -> None:
+    """Pods of another mode must not meet it on its GPU."""
+    world = World(remembers=remembers, recorded=not remembers)
+    other = make_pod("p").on_node("n").container("main").container_gpu_memory("main", limit="600Mi")
+    other.compute_mode("main", names.SM_SHARING)
+    for key in (names.SHARED_GPUS, names.VISIBLE_DEVICES, names.MEMORY_MIB, names.TRY):
+        other.annotation(key, bound().build()["metadata"]["annotations"][key])
+    world.see(other)
+    [gpu] = world.gpus()
+    assert gpu.takes(names.TIME_SLICING)
+    assert not gpu.takes(names.SM_SHARING)
+
+
 def test_with_the_pod_its_share_ends(world: World) -> None:
     world.see(bound(mib=1))
     world.reflector.pod_gone(bound(mib=1).build())

@@ -102,7 +102,7 @@ async def kinds(extender: Served) -> set[str]:
 async def record_of(client: Client, node: GpuNode) -> Json:
     found = (await client.get(RECORDS))["items"]
     [config_map] = [record for record in found if (record.get("data") or {}).get("node") == node.name]
-    return config_map
+    return dict(config_map)
 
 
 # --- forged annotations -------------------------------------------------------------------------------------

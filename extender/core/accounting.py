@@ -5,7 +5,7 @@ Accounting goes by device UUID; the ids of shared GPUs are names only.
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from extender.core import names
@@ -61,9 +61,8 @@ class _Gpu:
 class _Gpus:
     """The node's shared GPUs, found by device where it is known and by id otherwise."""
 
-    def __init__(self, node: Node, recorded: Collection[str]) -> None:
+    def __init__(self, node: Node) -> None:
         self._node = node
-        self._recorded = recorded
         self._by_id: dict[str, _Gpu] = {}
         self._by_uuid: dict[str, _Gpu] = {}
 
@@ -77,11 +76,7 @@ class _Gpus:
         )
         self._by_id[gpu.id] = gpu
         if gpu.uuid is not None:
-            first = self._by_uuid.setdefault(gpu.uuid, gpu)
-            if first is not gpu:
-                # One of the two is wrong; only the node record says which.
-                gpu.usable = False
-                first.usable = first.usable and first.id in self._recorded
+            self._by_uuid.setdefault(gpu.uuid, gpu)
 
     def hold(self, pod: PodOnNode, share: ShareOnGpu) -> None:
         gpu = self._of(share)
@@ -130,20 +125,16 @@ def holds_device(reservation: Reservation, node: Node) -> bool:
     return not (reservation.ended or rebooted or other)
 
 
-def derive(
-    node: Node, pods: Iterable[PodOnNode], reservations: Iterable[Reservation], recorded: Collection[str] = ()
-) -> NodeState:
-    """The node as it stands when exactly these pods and reservation pods are on it.
-
-    ``recorded``: ids that the node record has. Where two reservation pods name one device, theirs comes first.
-    """
+def derive(node: Node, pods: Iterable[PodOnNode], reservations: Iterable[Reservation]) -> NodeState:
+    """The node as it stands when exactly these pods and reservation pods are on it."""
     pods = tuple(pods)
-    # Then in the order of names, not of events: a rebuild must see the same.
-    listed = sorted(reservations, key=lambda reservation: (reservation.id not in recorded, reservation.id))
+    # In the order of names, not of events: where evidence contradicts itself, the first one holds the device, and one
+    # that is not in doubt comes before one that is.
+    listed = sorted(reservations, key=lambda reservation: (reservation.undecodable is not None, reservation.id))
     reservations = [reservation for reservation in listed if not reservation.lost]
     node = _less_held(node, reservations)
     holders = sorted((pod for pod in pods if pod.shares), key=lambda pod: pod.uid)
-    gpus = _Gpus(node, recorded)
+    gpus = _Gpus(node)
     #: Reservation pods that hold some device, but nobody knows which.
     strays = 0
     for reservation in reservations:

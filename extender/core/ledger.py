@@ -27,11 +27,11 @@ from dataclasses import dataclass, field, replace
 from cachetools import LRUCache
 
 from extender.core import names
-from extender.core.accounting import derive
+from extender.core.accounting import derive, holds_device
 from extender.core.doubts import Doubts
 from extender.core.errors import DoesNotFit, LedgerError
 from extender.core.placement import RESERVATION_NEEDS, Placement, Shortfall, fit
-from extender.core.remembered import by_record, first_report, joined, still_held
+from extender.core.remembered import by_record, doubted, first_report, in_dispute, joined, still_held
 from extender.core.requests import GpuRequest
 from extender.core.values import (
     GpuState,
@@ -89,7 +89,7 @@ class Ledger:
         if books is None or books.node is None:
             return None
         if books.state is None:
-            state = self._derive(node, books.node, self._holders(books))
+            state = derive(books.node, self._holders(books), self._reservations(node))
             books.state = replace(state, barred=books.barred) if books.barred else state
         return books.state
 
@@ -161,7 +161,7 @@ class Ledger:
         pods = [pod for pod in before if pod.uid not in gone]
         emptied = _gpu_ids(before) - _gpu_ids(pods)
         kept = [r for r in self._reservations(node) if r.id not in emptied and r.uid not in gone]
-        return derive(books.node, pods, kept, _recorded_ids(books))
+        return derive(books.node, pods, kept)
 
     # --- evidence -----------------------------------------------------------------------------------------
 
@@ -383,9 +383,6 @@ class Ledger:
 
     # --- inside -------------------------------------------------------------------------------------------
 
-    def _derive(self, name: str, node: Node, pods: Iterable[PodOnNode]) -> NodeState:
-        return derive(node, pods, self._reservations(name), _recorded_ids(self._books[name]))
-
     def _holders(self, books: _Books) -> list[PodOnNode]:
         """Pods, and those that only the record knows: another extender is binding them, or we are."""
         counted = (self._where, self._gone, self._disregarded)
@@ -408,8 +405,17 @@ class Ledger:
         """Reservation pods; those of recorded GPUs that the watch has not shown yet; and what the record calls lost."""
         books = self._books[node]
         known = books.reservations.keys()
-        unseen = (r for r in books.opened if r.lost or (r.id not in known and r.id not in self._gone))
-        return [*self.reservations(node), *unseen]
+        unseen = [r for r in books.opened if r.lost or (r.id not in known and r.id not in self._gone)]
+        listed = [*self.reservations(node), *unseen]
+        disputed = self._disputed(books)
+        return [doubted(each) if each.id in disputed and not each.lost else each for each in listed]
+
+    def _disputed(self, books: _Books) -> set[str]:
+        """Ids of reservation pods of which only one can hold the device that they name."""
+        over = {r.id for r in books.reservations.values() if books.node is not None and not holds_device(r, books.node)}
+        shown = [r for r in books.reservations.values() if r.id not in over]
+        recorded = [r for r in books.opened if not r.lost and r.id not in over and r.id not in self._gone]
+        return in_dispute(shown, recorded)
 
     def _verify(self, state: NodeState, request: GpuRequest, placement: Placement, new_ids: Sequence[str]) -> None:
         if len(new_ids) != placement.new or len(set(new_ids)) != placement.new:
@@ -491,10 +497,6 @@ class Ledger:
 #: How many ends are remembered: far more than pods can end while a record still names them.
 GONE = 200_000
 REASON_UNKNOWN = "the node is not known to the ledger"
-
-
-def _recorded_ids(books: _Books) -> set[str]:
-    return {gpu.id for gpu in books.opened if not gpu.lost}
 
 
 def check_node(state: NodeState, pods: Iterable[PodOnNode]) -> None:

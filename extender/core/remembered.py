@@ -5,12 +5,14 @@ with, and may start again at any time, so whatever a pod was shown with may be i
 differ the larger share counts and the smaller GPU; nothing new is placed on a GPU whose report is in doubt.
 """
 
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 
 from extender.core.values import PodOnNode, Reservation, ShareOnGpu
 
 REPORT_CHANGED = "its report is not the one that it made first"
+DISPUTED = "another reservation pod names its device"
 REPORT_NOT_RECORDED = "its report is not the one that the node record has"
 
 
@@ -76,3 +78,21 @@ def by_record(reservation: Reservation, opened: Iterable[Reservation]) -> Reserv
         closing=closing,
         undecodable=reservation.undecodable or REPORT_NOT_RECORDED,
     )
+
+
+def in_dispute(shown: Collection[Reservation], recorded: Collection[Reservation]) -> set[str]:
+    """Ids that name a device which another id names, too, but for the one of which pod and record say the same.
+
+    ``shown``: reservation pods by their reports; ``recorded``: GPUs of the node record.
+    """
+    named: defaultdict[str, set[str]] = defaultdict(set)
+    for each in (*shown, *recorded):
+        if each.device is not None:
+            named[each.device].add(each.id)
+    agreed = {(each.id, each.device) for each in shown} & {(each.id, each.device) for each in recorded}
+    return {id_ for device, ids in named.items() if len(ids) > 1 for id_ in ids if (id_, device) not in agreed}
+
+
+def doubted(reservation: Reservation) -> Reservation:
+    """One that is in dispute: it takes no new share."""
+    return replace(reservation, undecodable=reservation.undecodable or DISPUTED)

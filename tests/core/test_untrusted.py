@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given, note, settings
 from hypothesis import strategies as st
 
 from extender.binding.records import config_map_of
@@ -39,8 +39,8 @@ def bound(name: str = "p", mib: object = 600, gpu: str = "share-1", device: str 
     return pod.annotation(names.MEMORY_MIB, str(mib))
 
 
-def entry(name: str = "p", mib: int = 600) -> Entry:
-    return Entry("share-1", stable_uid("pod", "default", name), f"default/{name}", mib, f"try-of-{name}")
+def entry(name: str = "p", mib: int = 600, gpu: str = "share-1") -> Entry:
+    return Entry(gpu, stable_uid("pod", "default", name), f"default/{name}", mib, f"try-of-{name}")
 
 
 def record(*entries: Entry, gpu: Opened = OPENED) -> Json:
@@ -84,8 +84,8 @@ class World:
         assert state is not None
         if state.closed is not None:
             return 0
-        there = [gpu for gpu in state.gpus if gpu.uuid in ("GPU-1", None) and gpu.takes(names.TIME_SLICING)]
-        return sum(gpu.free_mib for gpu in there)
+        there = [gpu for gpu in state.gpus if gpu.uuid == "GPU-1" or (gpu.id, gpu.uuid) == ("share-1", None)]
+        return sum(gpu.free_mib for gpu in there if gpu.takes(names.TIME_SLICING))
 
     def found(self) -> set[str]:
         return {difference.kind for difference in differences(self.ledger, list(self.pods.values()))}
@@ -310,5 +310,44 @@ def test_nothing_that_is_written_on_a_running_pod_frees_its_memory(writes: list[
         for key, value in written.items():
             pod.annotation(key, value)
         world.see(pod)
+        assert world.free() <= 400
+    world.ledger.check()
+
+
+_RECORDS = st.sampled_from(
+    [
+        record(),
+        record(entry()),
+        record(entry(mib=1)),
+        record(entry("other", 1)),
+        record(entry(), gpu=Opened("share-1", OPENED.reservation, "GPU-1", 10 * CARD)),
+        record(entry(mib=1), gpu=Opened("share-1", OPENED.reservation, "GPU-2", CARD)),
+        record(entry(mib=1), gpu=Opened("share-1", "another", "GPU-1", 10 * CARD)),
+        record(entry(mib=1, gpu="share-9"), gpu=Opened("share-9", "another", "GPU-1", 10 * CARD)),
+    ]
+)
+_REPORTS = st.builds(
+    reservation,
+    st.sampled_from(["share-1", "share-0", "share-9"]),
+    st.sampled_from(["GPU-1", "GPU-2", None]),
+    st.sampled_from([1, CARD, 10 * CARD, "x"]),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(events=st.lists(st.one_of(_WRITES, _RECORDS, _REPORTS), max_size=6))
+def test_nothing_that_is_written_anywhere_frees_what_this_process_has_seen_bound(events: list[Any]) -> None:
+    world = World()
+    for event in events:
+        note(str(event.build()["metadata"] if isinstance(event, PodBuilder) else event))
+        if isinstance(event, PodBuilder):
+            world.see(event)
+        elif "data" in event:
+            world.reflector.config_map(event)
+        else:
+            pod = make_pod("p").on_node("n")
+            for key, value in event.items():
+                pod.annotation(key, value)
+            world.see(pod)
         assert world.free() <= 400
     world.ledger.check()

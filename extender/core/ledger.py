@@ -217,13 +217,14 @@ class Ledger:
         books = self._books.setdefault(node, _Books())
         recorded = {pod.uid: pod for pod in entries}
         gpus = tuple(opened)
+        first = not books.has_record
         books.has_record = True
-        if (books.recorded, books.opened) != (recorded, gpus):
-            before = books.recorded.keys()
-            self._index_record(node, before - recorded.keys(), recorded.keys())
-            books.recorded, books.opened = recorded, gpus
-            for uid in before | recorded.keys() | books.pods.keys():
-                self._doubt(uid)
+        if first or (books.recorded, books.opened) != (recorded, gpus):
+            before, books.recorded, books.opened = books.recorded, recorded, gpus
+            self._index_record(node, before.keys() - recorded.keys(), recorded.keys())
+            for uid in before.keys() | recorded.keys() | (books.pods.keys() if first else set()):
+                if first or before.get(uid) != recorded.get(uid):
+                    self._doubt(uid)
             self._doubt_node(node)
             self._change(node)
             self._sweep(node)

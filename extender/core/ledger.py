@@ -205,7 +205,7 @@ class Ledger:
         books = self._books.setdefault(reservation.node, _Books())
         known = books.reservations.get(reservation.id)
         if known is not None:
-            reservation = first_report(by_record(known, books.opened), reservation)
+            reservation = first_report(known, reservation, books.opened)
         if known != reservation:
             books.reservations[reservation.id] = reservation
             self._doubt_node(reservation.node)

@@ -49,11 +49,19 @@ def by_device(shares: Iterable[ShareOnGpu]) -> dict[str | None, int]:
     return {share.uuid: share.mib for share in shares}
 
 
-def first_report(known: Reservation, shown: Reservation) -> Reservation:
-    """A reservation pod that is shown again: an agent reports its device once, and shares were counted against that."""
+def first_report(known: Reservation, shown: Reservation, opened: Iterable[Reservation]) -> Reservation:
+    """A reservation pod that is shown again: an agent reports its device once, and shares were counted against that.
+
+    Of the same device less memory is believed where the node record, ``opened``, says the same: the first report that
+    this process has seen was not the first one.
+    """
     if known.uid != shown.uid or known.device is None or known.memory_mib is None:
         return shown
-    if (known.device, known.memory_mib) == (shown.device, shown.memory_mib):
+    recorded = {(gpu.id, gpu.device, gpu.memory_mib) for gpu in opened}
+    is_recorded = (shown.id, shown.device, shown.memory_mib) in recorded
+    if known.device == shown.device and known.memory_mib == shown.memory_mib:
+        return shown
+    if is_recorded and known.device == shown.device and (shown.memory_mib or 0) < known.memory_mib:
         return shown
     return replace(shown, device=known.device, memory_mib=known.memory_mib, undecodable=REPORT_CHANGED)
 

@@ -250,7 +250,8 @@ def test_a_process_that_starts_later_has_the_recorded_report(change: Callable[[]
     assert [(gpu.uuid, gpu.memory_mib, gpu.used_mib) for gpu in world.gpus()] == [("GPU-1", CARD, 600)]
     assert "unreadable" in world.found()
     world.see(reservation())
-    assert world.free() == 400, "what was changed back is what the record says"
+    believed = 0 if change is REPORTS["another device"] else 400
+    assert world.free() == believed, "what was changed back is what the record says, if it is about the same device"
 
 
 @pytest.mark.parametrize("report_first", [True, False])

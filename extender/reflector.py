@@ -71,6 +71,12 @@ class Reflector:
         self.account(pod)
         self.learn(pod)
 
+    def answered(self, pod: Object) -> None:
+        """An answer of the API has shown this pod; the watch may have shown its end meanwhile, and that stands."""
+        key = namespaced_name(pod)[1] if is_reservation(pod) else uid_of(pod)
+        if not self._ledger.is_gone(key):
+            self.pod(pod)
+
     def account(self, pod: Object) -> None:
         """The ledger's part of ``pod``; nothing is learned from it."""
         if is_reservation(pod):

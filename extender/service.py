@@ -143,7 +143,7 @@ def join(  # noqa: PLR0913 - the parts that it joins
         fence=fence,
         process=process,
         bind_timeout=settings.bind_timeout,
-        observe=watcher.pod,
+        observe=watcher.answered,
     )
     reconciler = Reconciler(
         api,
@@ -151,7 +151,7 @@ def join(  # noqa: PLR0913 - the parts that it joins
         records=records,
         reservations=reservations,
         fence=fence,
-        observe=watcher.pod,
+        observe=watcher.answered,
         clock=clock,
         tell=tell,
         waiting=waiting,

@@ -65,6 +65,26 @@ async def test_random_binds_by_two_extenders(seed: int) -> None:
     assert list(cluster.pods()) == [], "nothing is left of it"
 
 
+async def test_an_answer_that_is_older_than_the_pods_end_brings_nothing_back() -> None:
+    """One extender reads that the other has bound the pod; before it has heard the answer, it has seen the pod end."""
+    cluster = shared_cluster(make_node("n").gpus(GPUS, mib=CARD).build())
+    pod = make_pod("p").gpu_memory(300).build()
+    await cluster.submit(pod)
+    one, other = Process(cluster), Process(cluster)
+    uid = pod["metadata"]["uid"]
+
+    async def bound_by_the_other() -> None:
+        assert await other.bind(pod, "n") is None
+
+    async def ends() -> None:
+        await cluster.delete_pod("default", "p", uid)
+
+    one.api.script["bind_pod", 1, "before"] = bound_by_the_other
+    one.api.script["get_pod", 3, "after"] = ends
+    assert await one.bind(pod, "n") is not None
+    assert one.decisions.ledger.pod(uid) is None
+
+
 def _draw(rng: random.Random, index: int) -> dict[str, Any]:
     pod = make_pod(f"p{index}").gpu_memory(rng.choice((200, 300, 500, 700)))
     return (pod.num_devices(2) if rng.random() < 0.2 else pod).build()

@@ -33,9 +33,12 @@ class Background:
         await asyncio.wrap_future(self._process().submit(os.nice, 10))
 
     def close(self) -> None:
-        """End the process. What it was learning is lost; the next start learns from the pods in the cluster."""
+        """End the process, after what it is learning now: seconds. The next start learns from the pods in the cluster.
+
+        Not waiting for it is a race: Python's own end wakes the pool's thread through a pipe that this closes.
+        """
         if self._pool is not None:
-            self._pool.shutdown(wait=False, cancel_futures=True)
+            self._pool.shutdown(wait=True, cancel_futures=True)
             self._pool = None
 
     def __call__(self, seen: Seen, strategies: Collection[str], adopt: Adopt) -> None:

@@ -92,7 +92,7 @@ class Verbs:
     def _tell(self, pod: Any, found: Filtered) -> None:
         if found.nodes:
             self._audience.fits(uid_of(pod))
-        elif REFUSED in found.rejections:
+        elif found.rejections.get(REFUSED):  # none where no node was named
             self._audience.refused(pod, next(iter(found.unresolvable.values())))
         else:
             self._audience.rejected(pod)

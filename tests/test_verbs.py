@@ -162,3 +162,11 @@ async def test_a_share_where_no_node_has_a_gpu() -> None:
         answer = await extender.filter(make_pod("p").gpu_memory(100).build())
         assert answer["Error"] == ""
         assert not answer["NodeNames"]
+
+
+async def test_a_request_that_is_refused_where_no_node_is_named() -> None:
+    """Nobody was given a sentence to pass on: an internal error once."""
+    async with serve(make_node("n").gpus(1, mib=81920).build()) as extender:
+        pod = make_pod("p").gpu_fraction("nonsense").build()
+        answer = await extender.filter(pod, [])
+        assert answer["Error"] == ""

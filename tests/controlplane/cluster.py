@@ -92,9 +92,10 @@ class ControlPlane:
         return done.stdout + ("" if check else done.stderr)
 
     def grant(self, user: User, cluster_role: str) -> None:
-        """Bind a ClusterRole to a user, cluster-wide. ``edit`` needs ``clusterrole-aggregation-controller``."""
+        """Bind a ClusterRole to a user, cluster-wide, once. ``edit`` needs ``clusterrole-aggregation-controller``."""
         name = f"{cluster_role}-{self._users.index(user)}".replace(":", "-")
-        self.kubectl("create", "clusterrolebinding", name, f"--clusterrole={cluster_role}", f"--user={user.name}")
+        new = ("create", "clusterrolebinding", name, f"--clusterrole={cluster_role}", f"--user={user.name}")
+        self.kubectl("apply", "-f", "-", stdin=self.kubectl(*new, "--dry-run=client", "-o", "json"))
 
     # --- what else may run --------------------------------------------------------------------------------
 

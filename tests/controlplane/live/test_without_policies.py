@@ -225,7 +225,8 @@ async def test_kai_1671_who_takes_devices_through_the_environment_changes_nobody
         scene.submitted[pod["metadata"]["name"]] = pod["metadata"]["uid"]
     await scene.run("little", "nothing")
     await only_is_free(scene, CARD - HELD - 1)
-    assert scene.referee.violations() == []
+    assert scene.referee.violations(but_for={Kind.MISLED}) == []
+    scene.referee.forgive()
     assert await kinds(extender) == set()
 
 

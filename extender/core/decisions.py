@@ -314,9 +314,10 @@ class Decisions:
 
     def _but_for_refused(self, uid: str, nodes: Sequence[str], verdicts: Verdicts) -> Verdicts:
         waits = set(self.refused.waits(uid))
-        if not waits or waits.isdisjoint(nodes):
+        if waits:  # Most pods wait nowhere, and nodes are many.
+            waits.intersection_update(nodes)
+        if not waits:
             return verdicts
-        waits.intersection_update(nodes)
         position = self._board.positions(list(waits))
         verdicts = Verdicts(verdicts.cost.copy(), verdicts.code.copy(), verdicts.seen)
         verdicts.cost[position], verdicts.code[position] = np.inf, CODE["BindRefused", False]

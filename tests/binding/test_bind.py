@@ -1,7 +1,6 @@
 """bind against an API that is slow, refuses and fails: nothing is bound twice, and nothing stays behind."""
 
 import asyncio
-from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -15,15 +14,6 @@ from tests.binding.stage import CARD, GPUS, World
 from tests.binding.world import Process, violations
 from tests.builders import make_pod
 from tests.virtual_time import VirtualTime
-
-
-@pytest.fixture
-def world() -> Iterator[World]:
-    made = World()
-    yield made
-    made.ledger.check()
-    assert violations(made.cluster, CARD, GPUS) == []
-
 
 # --- once per pod and node --------------------------------------------------------------------------------
 

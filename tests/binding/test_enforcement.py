@@ -1,25 +1,14 @@
 """A share bound on a node with a backend gets what that one reads, and a pod that it could not limit is not bound."""
 
-from collections.abc import Iterator
-
 import pytest
 
 from extender.core import names
 from extender.core.placement import REASON_TEXT
 from extender.core.requests import LIMITS
-from tests.binding.stage import CARD, GPUS, World
-from tests.binding.world import violations
+from tests.binding.stage import World
 from tests.builders import PodBuilder, make_pod
 
 ALL = {f"{key}.0" for _, key in LIMITS.values()} | {f"{names.MPS_THREADS}.0", names.PRELOAD}
-
-
-@pytest.fixture
-def world() -> Iterator[World]:
-    made = World()
-    yield made
-    made.ledger.check()
-    assert violations(made.cluster, CARD, GPUS) == []
 
 
 def prepared(name: str, *backends: str) -> PodBuilder:

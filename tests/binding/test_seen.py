@@ -1,22 +1,12 @@
 """bind works on the pod that the watch has shown: it saves a read, and what is too old costs one, nothing else."""
 
-from collections.abc import Iterator
 from copy import deepcopy
 from typing import Any
 
 import pytest
 
-from tests.binding.stage import CARD, GPUS, World
-from tests.binding.world import violations
+from tests.binding.stage import World
 from tests.builders import PodBuilder, make_pod
-
-
-@pytest.fixture
-def world() -> Iterator[World]:
-    made = World()
-    yield made
-    made.ledger.check()
-    assert violations(made.cluster, CARD, GPUS) == []
 
 
 async def seen_pod(world: World, builder: PodBuilder) -> Any:

@@ -1,7 +1,8 @@
 """v1 Events: what users read in ``kubectl describe``.
 
 Telling costs a decision nothing: it puts a notice into a bounded queue, and a task sends it later, slowly enough that
-a burst of pods is not slowed down. An event that cannot be sent is lost; what is true is in the objects themselves.
+a burst of pods is not slowed down; warnings go first. An event that cannot be sent is lost; what is true is in the
+objects themselves.
 """
 
 import asyncio
@@ -22,8 +23,10 @@ log = structlog.get_logger()
 
 #: Notices that wait to be sent.
 MOST_WAITING: Final = 1_000
-#: Seconds between two events: a burst of a thousand takes the API server a minute.
-PAUSE: Final = 0.05
+#: Seconds before the next event: after one that says that all is well, and after a warning. Of a burst of pods the
+#: API server has enough to do with the Bindings.
+PAUSE: Final = 0.2
+PAUSE_AFTER_WARNING: Final = 0.05
 #: Seconds after the API has not answered.
 PAUSE_AFTER_SILENCE: Final = 5.0
 #: Seconds in which the same thing is told once; an API server keeps an event for an hour.
@@ -64,7 +67,8 @@ class Events:
         self._instance = instance
         self._now = now
         self._sleep = sleep
-        self._queue: deque[_Told] = deque()
+        self._warnings: deque[_Told] = deque()
+        self._others: deque[_Told] = deque()
         self._lately: TTLCache[Notice, bool] = TTLCache(maxsize=10_000, ttl=REPEAT_AFTER, timer=clock)
         self._wake = asyncio.Event()
         #: Events that the API has taken, and those that were lost.
@@ -76,38 +80,33 @@ class Events:
         if notice in self._lately:
             return
         self._lately[notice] = True
-        self._queue.append(_Told(notice, self._now()))
-        if len(self._queue) > MOST_WAITING:
-            self._drop_one()
+        queue = self._warnings if notice.is_warning else self._others
+        queue.append(_Told(notice, self._now()))
+        if len(self._warnings) + len(self._others) > MOST_WAITING:
+            self._lose((self._others or self._warnings).popleft())
         self._wake.set()
 
     async def run(self) -> None:
         """Until cancelled."""
         while True:
             await self._wake.wait()
-            while self._queue:
-                await self._sleep(await self._send(self._queue.popleft()))
+            while queue := self._warnings or self._others:
+                await self._sleep(await self._send(queue.popleft()))
             self._wake.clear()
 
     async def _send(self, told: _Told) -> float:
         """Seconds to wait before the next one."""
+        pause = PAUSE_AFTER_WARNING if told.notice.is_warning else PAUSE
         try:
             await self._api.create_event(event_of(told.notice, told.at, self._instance))
         except Conflict:
-            return PAUSE  # Another replica, or an earlier process, has told it.
+            return pause  # Another replica, or an earlier process, has told it.
         except ApiError as error:
             self._lose(told)
             log.warning("event lost", reason=told.notice.reason, error=str(error))
-            return PAUSE_AFTER_SILENCE if isinstance(error, Unavailable) else PAUSE
+            return PAUSE_AFTER_SILENCE if isinstance(error, Unavailable) else pause
         self.sent += 1
-        return PAUSE
-
-    def _drop_one(self) -> None:
-        """The oldest that is no warning, else the oldest."""
-        index = next((index for index, told in enumerate(self._queue) if not told.notice.is_warning), 0)
-        told = self._queue[index]
-        del self._queue[index]
-        self._lose(told)
+        return pause
 
     def _lose(self, told: _Told) -> None:
         self.dropped += 1

@@ -61,7 +61,9 @@ class _Books:
     barred: bool = False
     #: id → reservation pod, planned ones included
     reservations: dict[str, Reservation] = field(default_factory=dict)
-    #: None after a change, until somebody asks.
+    #: What follows from the above: None after a change, until somebody asks. The first two do not depend on pods.
+    by_record: tuple[Reservation, ...] | None = None
+    counted: tuple[Reservation, ...] | None = None
     state: NodeState | None = None
 
 
@@ -89,7 +91,7 @@ class Ledger:
         if books is None or books.node is None:
             return None
         if books.state is None:
-            state = derive(books.node, self._holders(books), self._reservations(node))
+            state = derive(books.node, self._holders(books), self._counted(books))
             books.state = replace(state, barred=books.barred) if books.barred else state
         return books.state
 
@@ -115,7 +117,9 @@ class Ledger:
         books = self._books.get(node)
         if books is None:
             return ()
-        return tuple(by_record(reservation, books.opened) for reservation in books.reservations.values())
+        if books.by_record is None:
+            books.by_record = _by_record(books)
+        return books.by_record
 
     def recorded(self, node: str) -> tuple[PodOnNode, ...]:
         """What each pod holds there by the node record, as last seen."""
@@ -160,7 +164,7 @@ class Ledger:
         before = self._holders(books)
         pods = [pod for pod in before if pod.uid not in gone]
         emptied = _gpu_ids(before) - _gpu_ids(pods)
-        kept = [r for r in self._reservations(node) if r.id not in emptied and r.uid not in gone]
+        kept = [r for r in self._counted(books) if r.id not in emptied and r.uid not in gone]
         return derive(books.node, pods, kept)
 
     # --- evidence -----------------------------------------------------------------------------------------
@@ -170,7 +174,7 @@ class Ledger:
         books = self._books.setdefault(node.name, _Books())
         if books.node != node:
             books.node = node
-            self._change(node.name)
+            self._change_gpus(node.name)
 
     def drop_node(self, name: str) -> None:
         """The Node object is gone. Its pods stay in the books: they end by their own evidence."""
@@ -178,7 +182,7 @@ class Ledger:
         if books is None:
             return
         books.node = None
-        self._change(name)
+        self._change_gpus(name)
         self._sweep(name)
 
     def observe(self, pod: PodOnNode) -> None:
@@ -208,8 +212,8 @@ class Ledger:
             reservation = first_report(known, reservation, books.opened)
         if known != reservation:
             books.reservations[reservation.id] = reservation
+            self._change_gpus(reservation.node)
             self._doubt_node(reservation.node)
-            self._change(reservation.node)
         return reservation
 
     def put_record(self, node: str, entries: Iterable[PodOnNode], opened: Iterable[Reservation]) -> None:
@@ -220,7 +224,10 @@ class Ledger:
         first = not books.has_record
         books.has_record = True
         if first or (books.recorded, books.opened) != (recorded, gpus):
-            before, books.recorded, books.opened = books.recorded, recorded, gpus
+            if books.opened != gpus:
+                books.opened = gpus
+                self._change_gpus(node)
+            before, books.recorded = books.recorded, recorded
             self._index_record(node, before.keys() - recorded.keys(), recorded.keys())
             for uid in before.keys() | recorded.keys() | (books.pods.keys() if first else set()):
                 if first or before.get(uid) != recorded.get(uid):
@@ -317,7 +324,10 @@ class Ledger:
             )
         books.pods[uid] = pod
         self._where[uid] = node
-        self._change(node)
+        if new_ids:
+            self._change_gpus(node)
+        else:
+            self._change(node)
         return pod
 
     def record(self, uid: str, attempt: str | None = None) -> None:
@@ -366,7 +376,7 @@ class Ledger:
                         replace(share, uuid=device) if share.gpu_id == reservation_id else share for share in pod.shares
                     ),
                 )
-        self._change(node)
+        self._change_gpus(node)
 
     # --- invariants ---------------------------------------------------------------------------------------
 
@@ -378,6 +388,8 @@ class Ledger:
             for uid, pod in books.pods.items():
                 assert (pod.uid, pod.node) == (uid, name), f"{uid} is filed in the wrong place"
                 assert self._where.get(uid) == name, f"{uid} is on {name} and elsewhere"
+            assert books.by_record in (None, _by_record(books)), f"{name}: reservation pods have changed unnoticed"
+            assert books.counted in (None, self._count(books)), f"{name}: what counts has changed unnoticed"
             state = self.state(name)
             if state is not None:
                 check_node(state, self._holders(books))
@@ -402,14 +414,18 @@ class Ledger:
     def _known_reservations(self, books: _Books) -> list[Reservation]:
         return [*books.reservations.values(), *books.opened]
 
-    def _reservations(self, node: str) -> list[Reservation]:
+    def _counted(self, books: _Books) -> tuple[Reservation, ...]:
+        if books.counted is None:
+            books.counted = self._count(books)
+        return books.counted
+
+    def _count(self, books: _Books) -> tuple[Reservation, ...]:
         """Reservation pods; those of recorded GPUs that the watch has not shown yet; and what the record calls lost."""
-        books = self._books[node]
         known = books.reservations.keys()
         unseen = [r for r in books.opened if r.lost or (r.id not in known and r.id not in self._gone)]
-        listed = [*self.reservations(node), *unseen]
         disputed = self._disputed(books)
-        return [doubted(each) if each.id in disputed and not each.lost else each for each in listed]
+        listed = (*_by_record(books), *unseen)
+        return tuple(doubted(each) if each.id in disputed and not each.lost else each for each in listed)
 
     def _disputed(self, books: _Books) -> set[str]:
         """Ids of reservation pods of which only one can hold the device that they name."""
@@ -467,13 +483,19 @@ class Ledger:
         books = self._books.get(node)
         if books is not None and any(r.id == reservation_id for r in self._known_reservations(books)):
             books.reservations.pop(reservation_id, None)
+            self._change_gpus(node)
             self._doubt_node(node)
-            self._change(node)
             self._sweep(node)
 
     def _change(self, node: str) -> None:
         self._books[node].state = None
         self._touched(node)
+
+    def _change_gpus(self, node: str) -> None:
+        """The Node, its reservation pods or the GPUs of its record are not what they were."""
+        books = self._books[node]
+        books.by_record = books.counted = None
+        self._change(node)
 
     def _index_record(self, node: str, left: Iterable[str], named: Iterable[str]) -> None:
         for uid in left:
@@ -529,6 +551,10 @@ def _stands(pod: PodOnNode) -> str:
     """In users' words: whoever is faster with a pod, kube-scheduler shows it."""
     how = "already bound" if pod.state is ShareState.CONFIRMED else "already being bound"
     return f"pod {pod.namespace}/{pod.name} is {how} to node {pod.node}"
+
+
+def _by_record(books: _Books) -> tuple[Reservation, ...]:
+    return tuple(by_record(shown, books.opened) for shown in books.reservations.values())
 
 
 def _gpu_ids(pods: Iterable[PodOnNode]) -> set[str]:

@@ -88,6 +88,13 @@ async def test_a_burst_is_spread_and_keeps_nobody_waiting(stage: Stage) -> None:
     assert stage.api.tried[-1] - stage.api.tried[0] >= 99 * PAUSE
 
 
+async def test_warnings_go_first(stage: Stage) -> None:
+    stage.tell(*map(str, range(20)))
+    stage.tell("alarm", reason=notices.LOST)
+    await asyncio.sleep(PAUSE)
+    assert stage.api.texts[0] == "alarm"
+
+
 async def test_too_many_are_dropped_the_oldest_first_warnings_last(stage: Stage) -> None:
     stage.tell("alarm", reason=notices.LOST)
     stage.tell(*map(str, range(MOST_WAITING + 5)))

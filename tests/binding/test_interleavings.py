@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from extender.binding.records import PAUSE
 from extender.core.errors import GpuExtenderError, Unavailable
 from extender.embedded import EmbeddedCluster
 from tests.binding.world import CALLS, Process, shared_cluster, violations
@@ -22,8 +23,8 @@ from tests.builders import PodBuilder, make_node, make_pod
 from tests.virtual_time import VirtualTime
 
 CARD = 1000
-#: Virtual seconds in which everybody does what he can without an answer.
-MOMENT = 0.001
+#: Virtual seconds in which everybody does what he can without an answer, the pause between two PUTs included.
+MOMENT = 1.2 * PAUSE
 LONG = 10.0
 Pod = dict[str, Any]
 Request = Callable[[], Awaitable[Any]]

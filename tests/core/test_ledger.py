@@ -279,3 +279,15 @@ def test_check_finds_a_node_that_does_not_add_up(changes: Any, sentence: str) ->
     books.ledger._books["n"].state = replace(state, **changes)
     with pytest.raises(AssertionError, match=sentence):
         books.ledger.check()
+
+
+def test_after_a_reboot_two_that_name_one_device_are_in_dispute_no_more(books: Books) -> None:
+    """The one of the old boot holds nothing any more: which one counts depends on the Node, too."""
+    old = Reservation("a", "n", uid="a", device="GPU-1", memory_mib=CARD, boot_id=books.node.boot_id)
+    new = replace(old, id="b", uid="b", boot_id="next")
+    books.ledger.put_node(replace(books.node, boot_id=None))
+    for each in (old, new):
+        books.ledger.put_reservation(each)
+    assert not any(gpu.usable for gpu in books.ledger.state("n").gpus)  # type: ignore[union-attr]
+    books.ledger.put_node(replace(books.node, boot_id="next"))
+    assert [(gpu.id, gpu.usable) for gpu in books.ledger.state("n").gpus] == [("b", True)]  # type: ignore[union-attr]

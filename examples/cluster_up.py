@@ -46,7 +46,8 @@ def main() -> int:
         if probe.connect_ex(("127.0.0.1", options.port)) == 0:
             print(f"make: port {options.port} is in use: stop what listens there", file=sys.stderr)
             return 2
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # It ends us as Ctrl-C does, also while we start.
+    for ending in (signal.SIGTERM, signal.SIGINT):  # Also while we start, and for who started us in the background.
+        signal.signal(ending, signal.default_int_handler)
     try:
         with Stage() as stage, tools(stage.plane, options.folder) as kubectl:
             asyncio.run(_serve(stage, kubectl, options.port))

@@ -54,9 +54,8 @@ class Reservations:
 
     def usable(self, node: str, gpu_id: str) -> bool:
         """Whether a share may still land there, as far as the watch has shown."""
-        seen = {r.id: r for r in self._ledger.reservations(node)}.get(gpu_id)
-        takes = seen is None or not (seen.ended or seen.closing or seen.problem)
-        return takes and not self._ledger.is_gone(gpu_id)
+        seen = next((r for r in self._ledger.reservations(node) if r.id == gpu_id), None)
+        return (seen is None or _takes(seen)) and not self._ledger.is_gone(gpu_id)
 
     def changed(self) -> None:
         """The watch has shown something new of a reservation pod, or the end of a pod that waits for one."""
@@ -80,8 +79,8 @@ class Reservations:
                 raise LedgerError(f"pod {pod.namespace}/{pod.name} has ended")
             if all(share.uuid is not None for share in held.shares):
                 return held
-            known = {r.id for r in self._ledger.reservations(pod.node) if self.usable(pod.node, r.id)}
-            if any(share.uuid is None and share.gpu_id not in known for share in held.shares):
+            opening = {r.id for r in self._ledger.reservations(pod.node) if _takes(r)}
+            if any(share.uuid is None and share.gpu_id not in opening for share in held.shares):
                 raise LedgerError("the reservation pod of a new shared GPU has ended")
             await news.wait()
 
@@ -194,6 +193,10 @@ class Reservations:
         state = self._ledger.state(node)
         resource = state.inventory.whole_resource if state is not None else None
         return reservation_pod(name, node, resource or names.GPU_RESOURCE, self._template())
+
+
+def _takes(reservation: Reservation) -> bool:
+    return not (reservation.ended or reservation.closing or reservation.problem)
 
 
 def opened_of(reservation: Reservation) -> Opened | None:

@@ -147,6 +147,8 @@ class ShareBinding:
         """The pod's share with devices, assumed in the ledger. Raises BindFailed."""
         for _ in range(TRIES):
             assumed = self._assume(pod, node, request)
+            if all(share.uuid is not None for share in assumed.shares):
+                return assumed  # Nothing is to be opened, and it was chosen a moment ago.
             try:
                 async with asyncio.timeout_at(deadline):
                     held = await self._reservations.open(assumed)
@@ -307,14 +309,13 @@ class ShareBinding:
 
     def _limits(self, attempt: _Try) -> dict[str, str]:
         """What holds the pod to its share on that node."""
-        state = self._ledger.state(attempt.node)
-        memory = {gpu.id: gpu.memory_mib for gpu in state.gpus} if state else {}
+        node, opened = self._ledger.node(attempt.node), self._reservations.opened(attempt.node)
         devices = [
             # The entry is in the record, so the GPU is in the ledger; where it has just gone, the pod goes with it.
-            PlacedDevice(share.uuid or "", share.mib, memory.get(share.gpu_id, share.mib))
+            PlacedDevice(share.uuid or "", share.mib, found.mib if (found := opened.get(share.gpu_id)) else share.mib)
             for share in attempt.held.shares
         ]
-        return limit_annotations(attempt.request, devices, state.inventory.enforcement if state else None)
+        return limit_annotations(attempt.request, devices, node.inventory.enforcement if node else None)
 
     async def _after_conflict(self, attempt: _Try, conflict: Conflict) -> Pod | None:
         """409: our Binding was refused; who or what was faster?"""

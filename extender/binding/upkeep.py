@@ -67,17 +67,19 @@ class Upkeep:
 
     async def once(self, now: float) -> bool:
         """Look at every reservation pod. Whether GPUs may be opened ahead of demand: no pod waits for whole ones."""
-        known = {r.id: r for node in self._ledger.shared_nodes() for r in self._ledger.reservations(node) if r.uid}
+        nodes = self._ledger.shared_nodes()
+        known = {r.id: r for node in nodes for r in self._ledger.reservations(node) if r.uid}
         self._told &= known.keys()
         silent = self._silent.see((r.id for r in known.values() if r.device is None), now)
         unplaced = self._unplaced.see((r.id for r in known.values() if r.unschedulable), now)
-        idle = {node: self._reservations.idle(node) for node in self._ledger.shared_nodes()}
+        idle = {node: self._reservations.idle(node) for node in nodes}
         idle_for = self._idle.see((r.id for on_node in idle.values() for r in on_node), now)
         short = self._empty_where_short(idle)
         urgent, self._urgent = self._urgent, set()
         for reservation in known.values():
             surplus = unplaced.get(reservation.id, 0.0) >= self._limits.unplaced and not self._is_held(reservation)
-            is_idle = reservation in self._reservations.idle(reservation.node)
+            # Still, after all that was waited for since.
+            is_idle = reservation.id in idle_for and reservation in self._reservations.idle(reservation.node)
             if silent.get(reservation.id, 0.0) >= self._limits.report or reservation.failure:
                 await self._close_failed(reservation, NEVER_REPORTED)
             elif surplus and not is_idle:

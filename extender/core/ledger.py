@@ -95,6 +95,11 @@ class Ledger:
             books.state = replace(state, barred=books.barred) if books.barred else state
         return books.state
 
+    def node(self, name: str) -> Node | None:
+        """The node as the API shows it, or None if it shows no such node."""
+        books = self._books.get(name)
+        return None if books is None else books.node
+
     def snapshot(self) -> Iterator[NodeState]:
         """Every node as it stands now, in the order in which the nodes came."""
         for name in list(self._books):

@@ -14,6 +14,7 @@ import structlog
 import uvicorn
 
 from extender.app import create_app, create_observe_app
+from extender.one_write import OneWrite
 from extender.service import Service
 from extender.tls import Tls
 
@@ -43,6 +44,7 @@ def _config(app: object, tls: Tls | None = None) -> uvicorn.Config:
         timeout_graceful_shutdown=GRACE,
         server_header=False,
         proxy_headers=False,  # Who calls is nobody's word.
+        http=OneWrite,
         **(tls.options() if tls is not None else {}),
     )
 

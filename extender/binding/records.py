@@ -17,7 +17,7 @@ from extender.core.record import NODE_KEY, RECORD_KEY, Entry, NodeRecord, Opened
 #: How often a PUT may lose the race before its callers hear of it.
 RACES: Final = 8
 #: Seconds between a PUT and the next one for the same node.
-PAUSE: Final = 0.05
+PAUSE: Final = 0.1
 
 #: Gets the version that is being replaced; gives the next one, or says why not.
 Change = Callable[[NodeRecord], NodeRecord | str]

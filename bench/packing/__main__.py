@@ -1,7 +1,7 @@
 """Replay openb traces and print tables.
 
     python -m bench.packing DIRECTORY [--trace default,gpushare40] [--seed 42] [--strategy fgd,adaptive]
-    python -m bench.packing DIRECTORY --departures [--load 0.9,1.0,1.1]
+    python -m bench.packing DIRECTORY --departures [--load 0.9,1.0,1.1] [--lifetimes 4]
     python -m bench.packing DIRECTORY --http
     python -m bench.packing DIRECTORY --plot docs/packing.svg
 
@@ -33,6 +33,7 @@ def main() -> None:
     parser.add_argument("--strategy", default=",".join(ALL))
     parser.add_argument("--load", default="0.9,1.0,1.1")
     parser.add_argument("--departures", action="store_true", help="pods come and go")
+    parser.add_argument("--lifetimes", type=float, default=1.0, help="how long they are measured, in mean lifetimes")
     parser.add_argument("--http", action="store_true", help="the same through HTTP, and compare every placement")
     parser.add_argument("--plot", type=Path, help="draw allocation over arrivals into this file")
     options = parser.parse_args()
@@ -48,7 +49,8 @@ def main() -> None:
             start = f"| {name} | {seed} | {strategy} | "
             if options.departures:
                 for load in map(float, options.load.split(",")):
-                    print(start + _departures(trace, strategy, load, seed), flush=True)
+                    found = departures.run(trace, strategy, load, seed, options.lifetimes)
+                    print(f"{start}{load} | {_rejected(found)}", flush=True)
             elif options.http:
                 print(start + _http(trace, strategy), flush=True)
             else:
@@ -73,9 +75,8 @@ def _fill(trace: Trace, strategy: str) -> str:
     return f"{_at(curve, 100)} | {_at(curve, 130)} | {len(placed) / cluster.seconds:.0f} |"
 
 
-def _departures(trace: Trace, strategy: str, load: float, seed: int) -> str:
-    found = departures.run(trace, strategy, load, seed)
-    return f"{load} | {found.allocation:.2f} | {found.rejected_demand:.2f} | {found.rejected_large:.2f} |"
+def _rejected(found: departures.Outcome) -> str:
+    return f"{found.allocation:.2f} | {found.rejected_demand:.2f} | {found.rejected_large:.2f} |"
 
 
 def _http(trace: Trace, strategy: str) -> str:

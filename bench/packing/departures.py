@@ -13,7 +13,6 @@ from bench.packing.openb import GPU_MIB, Trace, TracePod
 from bench.packing.replay import Cluster
 
 WARM_UP = 0.5
-MEASURED = 1.0
 LARGE = 4 * GPU_MIB
 
 
@@ -22,6 +21,8 @@ class Outcome:
     """Sums over the measured time; amounts in thousandths of a GPU."""
 
     capacity: int
+    #: When the measured time ends; it begins at WARM_UP.
+    end: float
     #: Allocated, integrated over time.
     held: float = 0.0
     time: float = 0.0
@@ -44,6 +45,12 @@ class Outcome:
     def rejected_large(self) -> float:
         """Pods of 4 GPUs and more that were rejected, %."""
         return 100 * self.large_rejected / max(self.large, 1)
+
+    def passes(self, start: float, end: float, held: int) -> None:
+        """So much was allocated from then to then."""
+        measured = max(0.0, min(end, self.end) - max(start, WARM_UP))
+        self.held += held * measured
+        self.time += measured
 
     def arrive(self, milli: int, *, placed: bool) -> None:
         """Count one arrival."""
@@ -94,28 +101,22 @@ class _Flow:
             self.held -= pod.milli
 
 
-def run(trace: Trace, strategy: str, load: float, seed: int) -> Outcome:
-    """The same pods, times and lifetimes for every strategy."""
+def run(trace: Trace, strategy: str, load: float, seed: int, lifetimes: float = 1.0) -> Outcome:
+    """The same pods, times and lifetimes for every strategy, measured for so many mean lifetimes."""
     flow = _Flow(trace, strategy, load, seed)
-    outcome = Outcome(trace.capacity)
+    outcome = Outcome(trace.capacity, WARM_UP + lifetimes)
     # Lifetimes have no memory: so many pods at once are as good as having waited for ever.
     for _ in range(round(flow.rate)):
         flow.arrive(0.0)
     now = 0.0
-    while now < WARM_UP + MEASURED:
+    while now < outcome.end:
         pod, placed = flow.arrive(now)
         if now >= WARM_UP:
             outcome.arrive(pod.milli, placed=placed)
         until = now + flow.pause()
         for left in flow.departures(until):
-            _pass(outcome, now, left, flow.held)
+            outcome.passes(now, left, flow.held)
             now = left
-        _pass(outcome, now, until, flow.held)
+        outcome.passes(now, until, flow.held)
         now = until
     return outcome
-
-
-def _pass(outcome: Outcome, start: float, end: float, held: int) -> None:
-    measured = max(0.0, min(end, WARM_UP + MEASURED) - max(start, WARM_UP))
-    outcome.held += held * measured
-    outcome.time += measured

@@ -82,7 +82,7 @@ class Scene:
             del self.submitted[name]
             with suppress(Answer):
                 await self.admin.delete(f"/api/v1/namespaces/default/pods/{name}")
-        await self.until(lambda: self._are_gone(names), 15, f"{names} are not gone")
+        await self.until(lambda: self._are_gone(names), 60, f"{names} are not gone")
 
     async def delete_by_force(self, *names: str) -> None:
         """``kubectl delete --force``: the objects are gone at once, the processes are not."""
@@ -90,7 +90,7 @@ class Scene:
             del self.submitted[name]
             await self.admin.delete(f"/api/v1/namespaces/default/pods/{name}", {"gracePeriodSeconds": 0})
 
-    async def run(self, *names: str, seconds: float = 30) -> None:
+    async def run(self, *names: str, seconds: float = 90) -> None:
         """Wait until all of these run, by their names in ``default``."""
         await self.referee.wait_running([f"default/{name}" for name in names], seconds)
 
@@ -101,7 +101,7 @@ class Scene:
             assert time.monotonic() < deadline, complaint
             await asyncio.sleep(0.1)
 
-    async def all_that_fits_runs(self, seconds: float = 40) -> None:
+    async def all_that_fits_runs(self, seconds: float = 120) -> None:
         """Wait until what is pending does not fit, by the referee's account. Raises AssertionError with what would."""
         deadline = time.monotonic() + seconds
         since = time.monotonic()

@@ -81,6 +81,13 @@ async def test_what_a_webhook_adds_to_a_pod_that_asked_for_nothing_is_refused(
         assert sentence in await refused(tenant.post(what_if(), pod_of({LABEL: ""}, {"example.com/a": ""})))
 
 
+async def test_a_webhook_may_write_all_that_is_needed(policed: ControlPlane, admin: Client, tenant: Client) -> None:
+    patch = [add(names.GPU_MEMORY, "1"), {"op": "add", "path": "/spec/schedulerName", "value": "gpu-scheduler"}]
+    async with patching(policed, admin, patch):
+        stored = await tenant.post(what_if(), pod_of({LABEL: ""}, {"example.com/a": ""}))
+    assert stored["metadata"]["annotations"][names.GPU_MEMORY] == "1"
+
+
 @pytest.mark.parametrize("value", [None, "false"])
 async def test_a_label_that_a_webhook_takes_away_comes_back(
     policed: ControlPlane, admin: Client, tenant: Client, value: str | None
@@ -93,6 +100,19 @@ async def test_a_label_that_a_webhook_takes_away_comes_back(
         assert (await tenant.post(what_if(), body))["metadata"]["labels"][names.SHARE_LABEL] == "true"
         body["spec"]["schedulerName"] = "mine"
         assert (await refused(tenant.post(what_if(), body))).startswith('schedulerName is "mine" but')
+
+
+async def test_a_webhook_that_comes_back_takes_only_the_check_against_the_settings_away(
+    policed: ControlPlane, admin: Client, tenant: Client
+) -> None:
+    """What docs/admission.md says cannot be closed: nothing is asked after the last webhook but by the label."""
+    path = f"/metadata/labels/{SHARE}"
+    patch: list[Json] = [{"op": "add", "path": path, "value": "x"}, {"op": "remove", "path": path}]
+    async with patching(policed, admin, patch, again=True):
+        body = pod_of({LABEL: ""}, {names.GPU_MEMORY: "1"}, schedulerName="mine")
+        assert names.SHARE_LABEL not in (await tenant.post(what_if(), body))["metadata"]["labels"]
+        body["spec"]["containers"][0]["env"][0] = {"name": "NVIDIA_VISIBLE_DEVICES", "value": "all"}
+        assert (await refused(tenant.post(what_if(), body))).startswith("container main sets NVIDIA_VISIBLE_DEVICES")
 
 
 # --- later --------------------------------------------------------------------------------------------------

@@ -23,8 +23,13 @@ _CONFIGURATIONS: Final = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookc
 
 
 @asynccontextmanager
-async def patching(plane: ControlPlane, admin: Client, patch: Sequence[Json]) -> AsyncIterator[None]:
-    """While it is in force, this JSON Patch is applied to each pod with LABEL that is created."""
+async def patching(
+    plane: ControlPlane, admin: Client, patch: Sequence[Json], *, again: bool = False
+) -> AsyncIterator[None]:
+    """While it is in force, this JSON Patch is applied to each pod with LABEL that is created.
+
+    ``again``: once more after others have changed what it had left.
+    """
     port = free_port()
     runner = web.AppRunner(_application([*patch, _SEEN]))
     await runner.setup()
@@ -32,7 +37,7 @@ async def patching(plane: ControlPlane, admin: Client, patch: Sequence[Json]) ->
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(certificates / "apiserver.crt", certificates / "apiserver.key")
     await web.TCPSite(runner, "127.0.0.1", port, ssl_context=context).start()
-    configuration = _configuration(f"https://127.0.0.1:{port}/", plane.authority.read_bytes())
+    configuration = _configuration(f"https://127.0.0.1:{port}/", plane.authority.read_bytes(), again)
     await admin.post(_CONFIGURATIONS, configuration)
     try:
         await eventually(lambda: _is_asked(admin), lambda: "the webhook is not asked")
@@ -54,7 +59,7 @@ def _application(patch: Sequence[Json]) -> web.Application:
     return application
 
 
-def _configuration(url: str, authority: bytes) -> Json:
+def _configuration(url: str, authority: bytes, again: bool) -> Json:
     rule = {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}
     hook = {
         "name": "webhook.example.com",
@@ -63,6 +68,7 @@ def _configuration(url: str, authority: bytes) -> Json:
         "objectSelector": {"matchExpressions": [{"key": LABEL, "operator": "Exists"}]},
         "admissionReviewVersions": ["v1"],
         "sideEffects": "None",
+        "reinvocationPolicy": "IfNeeded" if again else "Never",
     }
     return {"metadata": {"name": "webhook"}, "webhooks": [hook]}
 

@@ -1,18 +1,20 @@
 """What the admission policies cost: requests to an API server that has them, as ratios to the same to one without.
 
-Both run side by side and are asked in turn, call by call. What other work on the machine does to the clock, it does
-less to the CPU time that each API server uses.
+A third server has none either. What it differs by from the first is what the measurement cannot tell from nothing: a
+ratio of the policies within that range is not measurable. All three run side by side and are asked in turn, call by
+call. What other work on the machine does to the clock, it does less to the CPU time that each API server uses.
 
-    python -m bench.admission [--rounds 300]
+    python -m bench.admission [--blocks 10] [--rounds 60]
 """
 
 import argparse
 import asyncio
 import json
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from statistics import median, quantiles
+from itertools import permutations
+from statistics import median
 from typing import Any, Final
 
 from tests.builders import PodBuilder, make_pod
@@ -62,11 +64,11 @@ async def timed(work: Awaitable[None]) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """One API server under measurement."""
+    """One API server under measurement; a figure for each block of calls."""
 
     plane: ControlPlane
     client: Client
-    #: Milliseconds of each call.
+    #: Milliseconds: the median of a block's calls.
     times: list[float] = field(default_factory=list)
     #: Milliseconds of its CPU for each call, itself and what it does beside.
     cpu: list[float] = field(default_factory=list)
@@ -76,47 +78,59 @@ class Side:
         return self.plane.apiserver.cpu_seconds() * 1000
 
 
-async def measure(work: Work, sides: tuple[Side, Side], rounds: int) -> None:
-    """Who comes first alternates."""
+async def block(work: Work, sides: Sequence[Side], numbers: range) -> None:
+    """One call of each number to each server, in every order of the servers."""
+    orders = list(permutations(range(len(sides))))
+    before = [side.cpu_milliseconds() for side in sides]
+    times: list[list[float]] = [[] for _ in sides]
+    for number in numbers:
+        for at in orders[number % len(orders)]:
+            times[at].append(await timed(work(sides[at].client, number)))
+    for side, used, taken in zip(sides, before, times, strict=True):
+        side.times.append(median(taken))
+        side.cpu.append((side.cpu_milliseconds() - used) / len(numbers))
+
+
+async def measure(work: Work, sides: Sequence[Side], blocks: int, rounds: int) -> None:
+    """``blocks`` blocks of ``rounds`` calls to each server."""
     for number in range(WARM_UP):
         for side in sides:
             await work(side.client, number)
-    before = [side.cpu_milliseconds() for side in sides]
-    for number in range(WARM_UP, WARM_UP + rounds):
-        for side in sides if number % 2 else reversed(sides):
-            side.times.append(await timed(work(side.client, number)))
-    for side, used in zip(sides, before, strict=True):
-        side.cpu.append((side.cpu_milliseconds() - used) / rounds)
+    for start in range(WARM_UP, WARM_UP + blocks * rounds, rounds):
+        await block(work, sides, range(start, start + rounds))
 
 
-def row(name: str, without: Side, having: Side) -> str:
-    """One line of the table: median, 99th percentile and CPU, each without, with and as a ratio."""
+def row(name: str, without: Side, again: Side, having: Side) -> str:
+    """One line of the table: time and CPU, each without, with, and the ratios of the blocks."""
     cells = [name]
-    for figure in (median, lambda times: quantiles(times, n=100)[98]):
-        cells += _compared(figure(without.times), figure(having.times))
-    return "| " + " | ".join([*cells, *_compared(*without.cpu, *having.cpu)]) + " |"
+    for base, same, more in ((without.times, again.times, having.times), (without.cpu, again.cpu, having.cpu)):
+        cells += [f"{median(base):.2f}", f"{median(more):.2f}", _ratios(base, more), _ratios(base, same)]
+    return "| " + " | ".join(cells) + " |"
 
 
-def _compared(without: float, having: float) -> list[str]:
-    return [f"{without:.2f}", f"{having:.2f}", f"{having / without:.2f}"]
+def _ratios(base: Sequence[float], other: Sequence[float]) -> str:
+    """The median of the blocks' ratios, and the least and the largest."""
+    found = sorted(more / less for less, more in zip(base, other, strict=True))
+    return f"{median(found):.2f} ({found[0]:.2f}–{found[-1]:.2f})"
 
 
-async def main(rounds: int) -> None:
+async def main(blocks: int, rounds: int) -> None:
     """Print the table of docs/performance.md."""
-    with ControlPlane() as bare, ControlPlane() as policed:
+    with ControlPlane() as first, ControlPlane() as second, ControlPlane() as policed:
         install(policed)
-        async with Client(bare) as first, Client(policed) as second:
-            print(
-                "| | p50 without, ms | with | ratio | p99 without, ms | with | ratio | CPU without, ms | with | ratio |"
-            )
-            print("|" + "---|" * 10)
+        async with Client(first) as bare, Client(second) as twin, Client(policed) as having:
+            ratios = "with ÷ without | without ÷ without"
+            print(f"| | p50 without, ms | with | {ratios} | CPU without, ms | with | {ratios} |")
+            print("|" + "---|" * 9)
             for name, work in WORK.items():
-                sides = (Side(bare, first), Side(policed, second))
-                await measure(work, sides, rounds)
+                sides = (Side(first, bare), Side(second, twin), Side(policed, having))
+                await measure(work, sides, blocks, rounds)
                 print(row(name, *sides), flush=True)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=300, help="calls of each kind")
-    asyncio.run(main(parser.parse_args().rounds))
+    parser.add_argument("--blocks", type=int, default=10)
+    parser.add_argument("--rounds", type=int, default=60, help="calls of each kind in a block")
+    arguments = parser.parse_args()
+    asyncio.run(main(arguments.blocks, arguments.rounds))

@@ -231,9 +231,10 @@ def test_the_variants_differ_from_the_base_where_they_say() -> None:
     assert monitor["spec"]["podMetricsEndpoints"][0]["port"] in {p["name"] for p in container("extender")["ports"]}
     older = overlay("validating-only")
     assert of_kind("MutatingAdmissionPolicy", older) == of_kind("MutatingAdmissionPolicyBinding", older) == []
-    expected = copy.deepcopy(of_kind("ValidatingAdmissionPolicy"))
-    (settings,) = (policy for policy in expected if policy["metadata"]["name"] == "gpu-extender-settings")
-    del settings["spec"]["matchConstraints"]["objectSelector"]
-    assert of_kind("ValidatingAdmissionPolicy", older) == expected
+    assert of_kind("ValidatingAdmissionPolicy", older) == of_kind("ValidatingAdmissionPolicy")
+    expected = copy.deepcopy(of_kind("ValidatingAdmissionPolicyBinding"))
+    (settings,) = (binding for binding in expected if binding["metadata"]["name"] == "gpu-extender-settings")
+    assert settings["spec"].pop("matchResources") == {"objectSelector": {"matchLabels": {names.SHARE_LABEL: "true"}}}
+    assert of_kind("ValidatingAdmissionPolicyBinding", older) == expected
     variants = {"runtime-class-nvidia", "single-replica", "prometheus-operator", "validating-only"}
     assert {folder.name for folder in OVERLAYS} == variants

@@ -5,13 +5,16 @@ import json
 import re
 from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
+from extender.core import names
 from tests.controlplane.client import Answer, Client
 from tests.controlplane.cluster import ControlPlane
-from tests.controlplane.process import wait_for
+from tests.controlplane.in_force import wait_until_in_force
+from tests.controlplane.process import PATIENCE, eventually, wait_for
 from tests.controlplane.users import User
 from tests.manifests import BASE
 
@@ -26,13 +29,37 @@ CONTAINER: Final = {"name": "main", "image": "registry.example.com/main:1"}
 _AT_ONCE: Final = 32
 
 
-def install(plane: ControlPlane) -> None:
-    """Everything that the manifests have; returns once the policies are in force."""
-    plane.kubectl("apply", "--server-side", "-k", str(BASE))
-    probe = {"name": "probe", "annotations": {"gpu-fraction": "9"}}
-    pod = json.dumps({"apiVersion": "v1", "kind": "Pod", "metadata": probe, "spec": {"containers": [CONTAINER]}})
+#: A share pod as share-pods-mutating.yaml makes it, or, where that is missing, its user.
+COMPLETE: Final = {
+    "metadata": {"name": "probe", "annotations": {names.GPU_MEMORY: "1"}},
+    "spec": {
+        "schedulerName": "gpu-scheduler",
+        "containers": [
+            {
+                **CONTAINER,
+                "env": [
+                    {
+                        "name": "NVIDIA_VISIBLE_DEVICES",
+                        "valueFrom": {"fieldRef": {"fieldPath": f"metadata.annotations['{names.VISIBLE_DEVICES}']"}},
+                    }
+                ],
+            }
+        ],
+    },
+}
+
+
+def install(plane: ControlPlane, folder: Path = BASE) -> None:
+    """Everything that these manifests have; returns once all policies are in force, and the settings are read."""
+    plane.kubectl("apply", "--server-side", "-k", str(folder))
+    wait_until_in_force(plane)
+    pod = json.dumps({"apiVersion": "v1", "kind": "Pod", **COMPLETE})
     create = ("create", "--dry-run=server", "-f", "-")
-    wait_for(lambda: "denied request" in plane.kubectl(*create, stdin=pod, check=False), 20, lambda: "no policy")
+    wait_for(
+        lambda: "created" in plane.kubectl(*create, stdin=pod, check=False),
+        PATIENCE,
+        lambda: plane.kubectl(*create, stdin=pod, check=False),
+    )
 
 
 SUBRESOURCES: Final = ("status", "ephemeralcontainers", "resize", "binding", "eviction")
@@ -118,13 +145,12 @@ async def _decide(admin: Client, settings: Mapping[str, str]) -> None:
 
 
 async def _until_scheduled_by(admin: Client, name: str) -> None:
-    annotations = {"gpu-memory": "1"}
-    pod = {"metadata": {"name": "probe", "annotations": annotations}, "spec": {"containers": [CONTAINER]}}
-    for _ in range(200):
+    pod = {"metadata": {"name": "probe", "annotations": {names.GPU_MEMORY: "1"}}, "spec": {"containers": [CONTAINER]}}
+
+    async def scheduled() -> bool:
         try:
-            if (await admin.post(what_if(), pod))["spec"]["schedulerName"] == name:
-                return
+            return bool((await admin.post(what_if(), pod))["spec"]["schedulerName"] == name)
         except Answer:
-            pass  # two policies have seen two versions
-        await asyncio.sleep(0.02)
-    raise AssertionError(f"the settings with scheduler-name {name} are not in force")
+            return False  # two policies have seen two versions
+
+    await eventually(scheduled, lambda: f"the settings with scheduler-name {name} are not in force")

@@ -1,5 +1,6 @@
 """One component of the control plane: a process that can be paused, killed and started again."""
 
+import asyncio
 import os
 import signal
 import socket
@@ -8,7 +9,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from random import SystemRandom
 from typing import Final
@@ -16,6 +17,8 @@ from typing import Final
 #: Seconds.
 START_TIMEOUT: Final = 60.0
 STOP_TIMEOUT: Final = 5.0
+#: For what comes at once on an idle machine: a busy one must not fail a test that is not about time.
+PATIENCE: Final = 60.0
 _POLL: Final = 0.05
 # Below the range that Linux takes outgoing connections from: there, a client that waits for a server's return
 # can meet itself, and a port that was free a moment ago may carry somebody's connection.
@@ -133,6 +136,15 @@ def wait_for(condition: Callable[[], bool], timeout: float, complaint: Callable[
         if time.monotonic() > deadline:
             raise AssertionError(f"after {timeout:g} s: {complaint()}")
         time.sleep(_POLL)
+
+
+async def eventually(condition: Callable[[], Awaitable[bool]], complaint: Callable[[], str]) -> None:
+    """The same of what is awaited, within PATIENCE."""
+    deadline = time.monotonic() + PATIENCE
+    while not await condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"after {PATIENCE:g} s: {complaint()}")
+        await asyncio.sleep(_POLL)
 
 
 def free_port() -> int:

@@ -27,7 +27,7 @@ from extender.pokes import Pokes
 from tests.builders import make_node, make_pod
 from tests.controlplane.client import Client, path_of
 from tests.controlplane.cluster import ControlPlane
-from tests.controlplane.process import free_port
+from tests.controlplane.process import PATIENCE, free_port
 from tests.controlplane.users import EXTENDER
 from tests.manifests import BASE, scheduler_configuration
 
@@ -103,7 +103,7 @@ async def test_one_leads_through_a_pause_of_the_api_and_hands_over_when_it_ends(
         a, b = Candidate(one, "a"), Candidate(two, "b")
         async with running(b.run()):
             async with running(a.run()):
-                await until(lambda: a.works or b.works, 3)
+                await until(lambda: a.works or b.works, PATIENCE)
                 for _ in range(60):
                     await asyncio.sleep(0.05)
                     assert a.works != b.works
@@ -114,7 +114,7 @@ async def test_one_leads_through_a_pause_of_the_api_and_hands_over_when_it_ends(
                     assert [found for found in (a, b) if found.works or found.elector.is_leader] == []
                 finally:
                     plane.apiserver.resume()
-                await until(lambda: a.works or b.works, 10)
+                await until(lambda: a.works or b.works, PATIENCE)
                 for _ in range(60):
                     await asyncio.sleep(0.05)
                     assert a.works != b.works
@@ -127,13 +127,13 @@ async def test_a_candidate_that_vanishes_is_followed(plane: ControlPlane) -> Non
     async with connection(plane) as one, connection(plane) as two:
         a, b = Candidate(one, "vanishing"), Candidate(two, "following")
         async with running(a.run()):
-            await until(lambda: a.works, 3)
+            await until(lambda: a.works, PATIENCE)
             async with running(b.run()):
                 await asyncio.sleep(1)
                 await one.close()  # as if killed: nothing of it reaches the API any more
                 await until(lambda: not a.works, 3)
                 assert not b.works
-                await until(lambda: b.works, 5)
+                await until(lambda: b.works, PATIENCE)
 
 
 # --- pokes --------------------------------------------------------------------------------------------------
@@ -236,7 +236,7 @@ async def wait_often(small: SmallExtender, admin: Client, pod: Json) -> None:
     for number in range(4):
         before = len(small.asked)
         await admin.patch(path_of(pod), {"metadata": {"annotations": {"turn": str(number)}}})
-        await until(lambda before=before: len(small.asked) > before, 10)  # type: ignore[misc]
+        await until(lambda before=before: len(small.asked) > before, PATIENCE)  # type: ignore[misc]
 
 
 async def time_to_bind(admin: Client, pod: Json, seconds: float) -> float:
@@ -262,7 +262,7 @@ async def test_what_kube_scheduler_does_not_see_is_told_to_those_that_fit(small:
 
 async def test_a_scheduler_that_is_faster_than_our_watch_is_asked_again(small: SmallExtender, admin: Client) -> None:
     holder = await admin.create_pod(share("holder", CARD))
-    await time_to_bind(admin, holder, 10)
+    await time_to_bind(admin, holder, PATIENCE)
     small.hold(holder, "n")
     waits = await admin.create_pod(share("waits", 500))
     await wait_often(small, admin, waits)
@@ -290,7 +290,7 @@ async def test_events_show_where_people_look(plane: ControlPlane, admin: Client)
             events.tell(notices.refused(About.pod("default", "told", uid_of(pod)), "é" * 5000))
             events.tell(notices.closed(About.node("told", node["metadata"]["uid"]), ["GPU-1"]))
             events.tell(notices.refused(About.pod("absent", "told", "uid"), "nobody reads it"))
-            await until(lambda: events.sent + events.dropped == 3, 5)
+            await until(lambda: events.sent + events.dropped == 3, PATIENCE)
     assert events.dropped == 1
     assert "GpuRequestRefused" in await asyncio.to_thread(plane.kubectl, "describe", "pod", "told")
     described = await asyncio.to_thread(plane.kubectl, "describe", "node", "told")

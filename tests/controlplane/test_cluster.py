@@ -9,7 +9,7 @@ from tests.builders import make_node, make_pod
 from tests.controlplane.build import KUBERNETES
 from tests.controlplane.client import Answer, Client
 from tests.controlplane.cluster import ControlPlane
-from tests.controlplane.process import answers_ok, wait_for
+from tests.controlplane.process import PATIENCE, answers_ok, wait_for
 from tests.controlplane.users import EXTENDER, TENANT
 
 
@@ -32,7 +32,7 @@ async def test_a_scheduler_places_pods_and_a_second_one_too(plane: ControlPlane,
     second = plane.start_scheduler({"profiles": [{"schedulerName": "other"}]}, "second-scheduler")
     for name in ("default-scheduler", "other"):
         await admin.create_pod(make_pod(name).gpus(1).spec(schedulerName=name).build())
-        wait_for(lambda name=name: node_of(plane, name) == "scheduled", 10, lambda: "the pod is not bound")  # type: ignore[misc]
+        wait_for(lambda name=name: node_of(plane, name) == "scheduled", PATIENCE, lambda: "the pod is not bound")  # type: ignore[misc]
     first.stop()
     second.stop()
 
@@ -45,7 +45,7 @@ def test_controllers_give_edit_its_rights(plane: ControlPlane) -> None:
     controllers = plane.start_controllers("clusterrole-aggregation-controller")
     plane.grant(TENANT, "edit")
     question = ("auth", "can-i", "create", "pods")
-    wait_for(lambda: "yes" in plane.kubectl(*question, user=TENANT, check=False), 10, lambda: "edit is empty")
+    wait_for(lambda: "yes" in plane.kubectl(*question, user=TENANT, check=False), PATIENCE, lambda: "edit is empty")
     controllers.stop()
 
 

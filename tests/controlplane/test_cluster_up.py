@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.controlplane.process import free_port, wait_for
+from tests.controlplane.process import PATIENCE, free_port, wait_for
 
 ROOT = Path(__file__).parent.parent.parent
 EXAMPLES = sorted((ROOT / "examples/pods").glob("*.yaml"))
@@ -91,7 +91,7 @@ def test_every_example_runs_with_its_device(cluster: Cluster) -> None:
     cluster.kubectl("apply", "-f", "examples/pods")
     names = {line.split("/")[1].split()[0] for line in cluster.kubectl("get", "pods", "-o", "name").splitlines()}
     assert len(names) == len(EXAMPLES)
-    wait_for(lambda: cluster.phases() == dict.fromkeys(names, "Running"), 60, lambda: f"{cluster.phases()}")
+    wait_for(lambda: cluster.phases() == dict.fromkeys(names, "Running"), PATIENCE, lambda: f"{cluster.phases()}")
     for pod in cluster.pods().values():
         assert pod["metadata"]["annotations"]["gpu-extender.io/visible-devices"].startswith("GPU-")
         variables = [entry for container in pod["spec"]["containers"] for entry in container.get("env", ())]
@@ -105,7 +105,7 @@ def test_a_deployment_that_names_no_scheduler_runs_too(cluster: Cluster) -> None
     def running() -> int:
         return sum(name.startswith("web-") and phase == "Running" for name, phase in cluster.phases().items())
 
-    wait_for(lambda: running() == 2, 60, lambda: f"{cluster.phases()}")
+    wait_for(lambda: running() == 2, PATIENCE, lambda: f"{cluster.phases()}")
 
 
 def test_the_command_line_sees_the_same(cluster: Cluster) -> None:
@@ -133,6 +133,6 @@ def test_ctrl_c_ends_everything_and_leaves_nothing_behind(cluster: Cluster) -> N
     assert cluster.process.wait(60) == 0
     assert "Traceback" not in cluster.said()
     assert "violation" not in cluster.said()
-    wait_for(lambda: processes_of(str(temporary)) == [], 20, lambda: f"{processes_of(str(temporary))}")
+    wait_for(lambda: processes_of(str(temporary)) == [], PATIENCE, lambda: f"{processes_of(str(temporary))}")
     assert not temporary.exists()
     assert sorted(path.name for path in cluster.folder.iterdir()) == ["output"]

@@ -12,7 +12,7 @@ import pytest
 
 from tests.builders import PodBuilder, make_node, make_pod
 from tests.controlplane.client import Client, path_of
-from tests.controlplane.process import Process, wait_for
+from tests.controlplane.process import PATIENCE, Process, wait_for
 from tests.controlplane.referee import Referee
 from tests.controlplane.stage import Served, Stage
 from tests.manifests import BASE
@@ -125,7 +125,7 @@ async def referee(admin: Client, extender: Extender, scheduler: Process, node: s
         for name in list(referee.running()):
             await referee.force_delete(name)
         await referee.remove_node(node)
-        await asyncio.to_thread(wait_for, lambda: extender.held() == {}, 20, lambda: f"{extender.held()}")
+        await asyncio.to_thread(wait_for, lambda: extender.held() == {}, PATIENCE, lambda: f"{extender.held()}")
 
 
 def share(name: str) -> Json:
@@ -205,14 +205,16 @@ def test_started_before_the_api_server_it_waits_and_says_for_what(stage: Stage) 
     stage.plane.apiserver.stop()
     try:
         early = Extender(stage.start_extender("early", wait=False))
-        wait_for(lambda: early.says("the first list of", "no answer from the Kubernetes API"), 20, early.process.tail)
+        wait_for(
+            lambda: early.says("the first list of", "no answer from the Kubernetes API"), PATIENCE, early.process.tail
+        )
         for verb in ("filter", "prioritize", "bind", "preempt"):
             answer = early.verb(verb)
             assert set(answer) == {"Error"}
             assert "the first list of" in answer["Error"]
     finally:
         stage.plane.apiserver.restart()
-    wait_for(lambda: early.readiness() == (200, "ok"), 20, early.process.tail)
+    wait_for(lambda: early.readiness() == (200, "ok"), PATIENCE, early.process.tail)
     assert "FailedAndUnresolvableNodes" in early.verb("filter")
     early.close()
 
@@ -225,8 +227,10 @@ def test_a_right_that_is_missing_is_named_and_used_once_it_is_given(stage: Stage
     kubectl("replace", "-f", "-", stdin=json.dumps({**role, "rules": rules}))
     try:
         unentitled = Extender(stage.start_extender("unentitled", wait=False))
-        wait_for(lambda: unentitled.says("the first list of nodes", "403", "forbidden"), 20, unentitled.process.tail)
+        wait_for(
+            lambda: unentitled.says("the first list of nodes", "403", "forbidden"), PATIENCE, unentitled.process.tail
+        )
     finally:
         kubectl("apply", "--server-side", "--force-conflicts", "-k", str(BASE))
-    wait_for(lambda: unentitled.readiness() == (200, "ok"), 20, unentitled.process.tail)
+    wait_for(lambda: unentitled.readiness() == (200, "ok"), PATIENCE, unentitled.process.tail)
     unentitled.close()

@@ -1,6 +1,5 @@
 """The manifests as the API server, kube-scheduler and a real agent meet them."""
 
-import asyncio
 import json
 import subprocess
 from collections.abc import AsyncIterator, Iterator
@@ -16,7 +15,7 @@ from tests.agent_stage import gpu, show
 from tests.builders import make_node
 from tests.controlplane.client import Answer, Client
 from tests.controlplane.cluster import ControlPlane
-from tests.controlplane.process import wait_for
+from tests.controlplane.process import PATIENCE, eventually, wait_for
 from tests.controlplane.real_agent import RealAgent, command, environment, service_account
 from tests.controlplane.referee import Referee
 from tests.controlplane.users import EXTENDER, User
@@ -146,7 +145,7 @@ def test_kube_scheduler_starts_with_configuration_and_rights_of_the_manifests(pl
     scheduler = plane.start_scheduler(scheduler_configuration(), "gpu-scheduler", SCHEDULER)
     try:
         lease = ("get", "lease", "gpu-scheduler", "-n", "gpu-extender", "-o", "jsonpath={.spec.holderIdentity}")
-        wait_for(lambda: plane.kubectl(*lease, check=False).count("_") == 1, 20, scheduler.tail)
+        wait_for(lambda: plane.kubectl(*lease, check=False).count("_") == 1, PATIENCE, scheduler.tail)
         log = scheduler.log.read_text()
         assert "forbidden" not in log
         assert "127.0.0.1:8888" in log
@@ -171,7 +170,7 @@ def test_the_agent_reports_with_the_rights_of_its_account_and_never_again(plane:
 
     with subprocess.Popen(command(pod), env=variables, stderr=subprocess.PIPE) as agent:
         try:
-            wait_for(lambda: annotations() == written, 20, lambda: str(annotations()))
+            wait_for(lambda: annotations() == written, PATIENCE, lambda: str(annotations()))
         finally:
             agent.kill()
 
@@ -207,12 +206,14 @@ async def test_in_the_referees_nodes_the_real_agent_reports_and_tells_of_an_xid(
 
 async def annotations_with(admin: Client, pod: str, key: str) -> dict[str, str]:
     """The pod's annotations once that one is there."""
-    for _ in range(400):
-        found = (await admin.get(f"{PODS}/{pod}"))["metadata"].get("annotations") or {}
-        if key in found:
-            return dict(found)
-        await asyncio.sleep(0.05)
-    raise AssertionError(f"{pod} has no {key}")
+    found: dict[str, str] = {}
+
+    async def there() -> bool:
+        found.update((await admin.get(f"{PODS}/{pod}"))["metadata"].get("annotations") or {})
+        return key in found
+
+    await eventually(there, lambda: f"{pod} has no {key}")
+    return found
 
 
 def test_the_deployment_runs_what_the_command_line_has() -> None:

@@ -1,8 +1,7 @@
 """A pod that asks for a share comes out complete, or is refused with a sentence that says why."""
 
-import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import suppress
 from typing import Any, Final
 
@@ -15,6 +14,7 @@ from tests.builders import PodBuilder, make_pod
 from tests.controlplane.client import Answer, Client
 from tests.controlplane.cluster import ControlPlane
 from tests.controlplane.policies import SETTINGS, decided, refusal, refused, what_if
+from tests.controlplane.process import PATIENCE, eventually, wait_for
 
 Json = dict[str, Any]
 RUNTIME_CLASSES: Final = "/apis/node.k8s.io/v1/runtimeclasses"
@@ -283,13 +283,14 @@ async def test_a_pod_that_names_its_pool_gets_only_what_that_needs(admin: Client
 async def test_a_backend_that_does_not_exist_is_no_silent_none(admin: Client) -> None:
     """An administrator's slip of the pen must not leave every share without its limit."""
     before = (await admin.get(SETTINGS))["data"]
+
+    async def refuses() -> bool:
+        return await refusal(admin, make_pod().gpu_memory(1).build()) is not None
+
     try:
         await admin.patch(SETTINGS, {"data": {"backend": "mps, hami"}})
-        for _ in range(200):
-            sentence = await refusal(admin, make_pod().gpu_memory(1).build())
-            if sentence is not None:
-                break
-        assert sentence == (
+        await eventually(refuses, lambda: "share pods are created")
+        assert await refusal(admin, make_pod().gpu_memory(1).build()) == (
             'the setting backend of the GPU extender names "hami" but must name some of none, hami-core, mps, nri'
         )
         assert await refusal(admin, make_pod().build()) is None
@@ -432,11 +433,13 @@ def controllers(policed: ControlPlane) -> Iterator[None]:
 async def test_one_annotation_in_a_template_is_enough(admin: Client, kind: str, group: str, spec: Json) -> None:
     name = spec["template"]["metadata"]["labels"]["app"]
     await admin.post(f"/apis/{group}/v1/namespaces/default/{kind}", {"metadata": {"name": name}, "spec": spec})
-    for _ in range(400):
-        pods: Sequence[Json] = (await admin.get(f"/api/v1/namespaces/default/pods?labelSelector=app={name}"))["items"]
-        if pods:
-            break
-        await asyncio.sleep(0.05)
+    pods: list[Json] = []
+
+    async def made() -> bool:
+        pods[:] = (await admin.get(f"/api/v1/namespaces/default/pods?labelSelector=app={name}"))["items"]
+        return pods != []
+
+    await eventually(made, lambda: f"{kind} make no pod")
     (pod,) = pods
     assert pod["spec"]["schedulerName"] == "gpu-scheduler"
     assert environment(pod, "main") == {"NVIDIA_VISIBLE_DEVICES": DEVICES}
@@ -444,16 +447,17 @@ async def test_one_annotation_in_a_template_is_enough(admin: Client, kind: str, 
 
 def test_no_expression_is_of_doubtful_type(policed: ControlPlane) -> None:
     """The API server type-checks every expression against the schema of what it matches."""
+    checks: dict[str, Json | None] = {}
+
+    def checked() -> bool:
+        listed = json.loads(policed.kubectl("get", "validatingadmissionpolicies", "-o", "json"))["items"]
+        checks.update({p["metadata"]["name"]: p.get("status", {}).get("typeChecking") for p in listed})
+        return None not in checks.values()
+
     running = policed.start_controllers("validatingadmissionpolicy-status-controller")
     try:
-        for _ in range(200):
-            listed = json.loads(policed.kubectl("get", "validatingadmissionpolicies", "-o", "json"))["items"]
-            checked = [policy for policy in listed if "typeChecking" in policy.get("status", {})]
-            if len(checked) == len(listed):
-                break
-        assert len(checked) == len(listed) > 5
-        assert {
-            p["metadata"]["name"]: p["status"]["typeChecking"] for p in checked if p["status"]["typeChecking"]
-        } == {}
+        wait_for(checked, PATIENCE, lambda: f"not checked: {checks}")
+        assert len(checks) > 5
+        assert {name: found for name, found in checks.items() if found} == {}
     finally:
         running.stop()

@@ -15,6 +15,7 @@ from tests.controlplane.cluster import ControlPlane
 from tests.controlplane.gpu_node import MEMORY_MIB, RESERVATIONS, VISIBLE_DEVICES
 from tests.controlplane.judge import Kind
 from tests.controlplane.kubelets import silence
+from tests.controlplane.process import PATIENCE
 from tests.controlplane.referee import Referee
 
 Json = dict[str, Any]
@@ -71,7 +72,7 @@ async def read(client: Client, pod: Json) -> Json:
     return await client.get(path_of(pod))
 
 
-async def eventually(condition: Any, seconds: float = 5) -> Any:
+async def eventually(condition: Any, seconds: float = PATIENCE) -> Any:
     deadline = time.monotonic() + seconds
     while not (found := await condition()):
         assert time.monotonic() < deadline
@@ -89,7 +90,7 @@ async def status_with(client: Client, pod: Json, phase: str) -> Json:
 
 async def test_pods_run_with_devices_of_their_own(referee: Referee, admin: Client, node: str) -> None:
     pods = [await admin.create_pod(make_pod(f"whole-{number}").gpus(1).build()) for number in range(2)]
-    await referee.wait_running({"default/whole-0", "default/whole-1"}, 10)
+    await referee.wait_running({"default/whole-0", "default/whole-1"}, PATIENCE)
     status = await status_with(admin, pods[0], "Running")
     assert status["podIP"]
     assert status["containerStatuses"][0]["state"]["running"]
@@ -121,28 +122,28 @@ async def test_an_agent_may_be_silent(referee: Referee, admin: Client, node: str
 async def test_a_forged_oversubscription_is_found(referee: Referee, admin: Client, node: str) -> None:
     _, device = await reserve(admin, referee)
     await place(admin, node, "honest", device, 600)
-    await referee.wait_running({"default/honest"}, 5)
+    await referee.wait_running({"default/honest"}, PATIENCE)
     assert referee.violations() == []
     forged = await place(admin, node, "forged", device, 401)
-    await referee.wait_running({"default/forged"}, 5)
+    await referee.wait_running({"default/forged"}, PATIENCE)
     assert [violation.kind for violation in referee.violations()] == [Kind.OVERSUBSCRIBED]
     await gone(admin, forged, {})
-    await referee.until(lambda: "default/forged" not in referee.running(), 5)
+    await referee.until(lambda: "default/forged" not in referee.running(), PATIENCE)
     assert referee.violations_now() == []
     assert len(referee.violations()) == 1, "what was seen stays seen"
 
 
 async def test_a_forged_device_is_found(referee: Referee, admin: Client, node: str) -> None:
     await place(admin, node, "forged", "GPU-nowhere", 1)
-    await referee.wait_running({"default/forged"}, 5)
+    await referee.wait_running({"default/forged"}, PATIENCE)
     assert [violation.kind for violation in referee.violations()] == [Kind.UNKNOWN_DEVICE]
 
 
 async def test_a_share_below_a_whole_gpu_pod_is_found(referee: Referee, admin: Client, node: str) -> None:
     await admin.create_pod(make_pod("whole").gpus(1).build())
-    await referee.wait_running({"default/whole"}, 10)
+    await referee.wait_running({"default/whole"}, PATIENCE)
     await place(admin, node, "forged", referee.running()["default/whole"].devices[0].uuid, 1)
-    await referee.wait_running({"default/forged"}, 5)
+    await referee.wait_running({"default/forged"}, PATIENCE)
     assert {violation.kind for violation in referee.violations()} == {Kind.GIVEN_AWAY, Kind.UNHELD}
 
 
@@ -166,7 +167,7 @@ async def test_a_deletion_lasts_as_long_as_its_process(referee: Referee, admin: 
     assert (await read(admin, pod))["metadata"]["deletionGracePeriodSeconds"] == 604800
     asked = time.monotonic()
     await gone(admin, pod, {"gracePeriodSeconds": 1})
-    await referee.until(lambda: not referee.running(), 5)
+    await referee.until(lambda: not referee.running(), PATIENCE)
     assert time.monotonic() - asked > 0.9
 
 
@@ -174,19 +175,19 @@ async def test_a_force_deleted_process_runs_on_for_its_grace(referee: Referee, a
     referee.lingering = 60
     _, device = await reserve(admin, referee)
     await place(admin, node, "stubborn", device, 600, grace=2)
-    await referee.wait_running({"default/stubborn"}, 5)
+    await referee.wait_running({"default/stubborn"}, PATIENCE)
     await referee.force_delete("default/stubborn")
     await place(admin, node, "next", device, 600)
-    await referee.wait_running({"default/next"}, 5)
+    await referee.wait_running({"default/next"}, PATIENCE)
     assert [violation.kind for violation in referee.violations()] == [Kind.OVERSUBSCRIBED]
-    await referee.until(lambda: "default/stubborn" not in referee.running(), 5)
+    await referee.until(lambda: "default/stubborn" not in referee.running(), PATIENCE)
     assert referee.violations_now() == []
 
 
 async def test_a_reboot_fails_reservations_and_restarts_shares(referee: Referee, admin: Client, node: str) -> None:
     reservation, device = await reserve(admin, referee)
     share = await place(admin, node, "share", device, 5)
-    await referee.wait_running({"default/share"}, 5)
+    await referee.wait_running({"default/share"}, PATIENCE)
     before = (await admin.get(f"/api/v1/nodes/{node}"))["status"]["nodeInfo"]["bootID"]
     await referee.reboot(node)
     assert (await status_with(admin, reservation, "Failed"))["reason"] == "UnexpectedAdmissionError"
@@ -195,14 +196,14 @@ async def test_a_reboot_fails_reservations_and_restarts_shares(referee: Referee,
     assert [violation.kind for violation in referee.violations_now()] == [Kind.UNHELD]
     assert referee.violations(but_for=[Kind.UNHELD]) == []
     await admin.create_pod(make_pod("whole").gpus(2).build())
-    await referee.wait_running({"default/whole"}, 10)
+    await referee.wait_running({"default/whole"}, PATIENCE)
     assert referee.violations(but_for=[Kind.UNHELD])[0].kind == Kind.GIVEN_AWAY
 
 
 async def test_after_a_reimage_a_share_cannot_start(referee: Referee, admin: Client, node: str) -> None:
     _, device = await reserve(admin, referee)
     share = await place(admin, node, "share", device, 5)
-    await referee.wait_running({"default/share"}, 5)
+    await referee.wait_running({"default/share"}, PATIENCE)
     await referee.reimage(node)
     status = (await read(admin, share))["status"]
     assert status["containerStatuses"][0]["state"]["waiting"]["reason"] == "CreateContainerError"
@@ -231,7 +232,7 @@ async def test_a_node_comes_back_with_another_uid(referee: Referee, admin: Clien
 
 async def test_processes_end_by_themselves(referee: Referee, admin: Client, node: str) -> None:
     pod = await admin.create_pod(make_pod("job").gpus(2).build())
-    await referee.wait_running({"default/job"}, 10)
+    await referee.wait_running({"default/job"}, PATIENCE)
     await referee.complete("default/job")
     assert (await read(admin, pod))["status"]["phase"] == "Succeeded"
     await reserve(admin, referee)
@@ -242,12 +243,12 @@ async def test_it_goes_on_where_the_api_server_was_away(
 ) -> None:
     await reserve(admin, referee)
     await place(admin, node, "missed", next(iter(referee.nodes[node].devices)), 1)
-    await referee.wait_running({"default/missed"}, 5)
+    await referee.wait_running({"default/missed"}, PATIENCE)
     await asyncio.to_thread(plane.apiserver.kill)
     await asyncio.to_thread(plane.apiserver.restart)
     async with Client(plane) as fresh:
         late = await fresh.create_pod(make_pod("late").gpus(1).build())
-        await referee.wait_running({"default/late"}, 30)
+        await referee.wait_running({"default/late"}, PATIENCE)
         await status_with(fresh, late, "Running")
 
 
@@ -258,7 +259,7 @@ async def test_a_status_that_the_api_refuses_is_not_swallowed(admin: Client, pla
             await referee.add_node(make_node(name).gpus(1).build())
             pod = await admin.create_pod(make_pod("broken").spec(schedulerName="nobody").build())
             await admin.bind(pod, name, {"a/b/c": "no key of an annotation"})
-            await referee.wait_running({"default/broken"}, 5)
+            await referee.wait_running({"default/broken"}, PATIENCE)
             await asyncio.sleep(0.5)
 
     with pytest.raises(Answer, match="a/b/c"):

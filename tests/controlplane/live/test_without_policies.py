@@ -5,7 +5,6 @@ started with. Only what the test itself has forged may be wrong.
 """
 
 import json
-import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any, Final
 
@@ -17,13 +16,13 @@ from extender.core.reservation import Template, reservation_pod
 from tests.builders import make_node, make_pod
 from tests.controlplane.client import Client, path_of
 from tests.controlplane.gpu_node import RESERVATIONS, GpuNode
+from tests.controlplane.in_force import wait_until_in_force
 from tests.controlplane.judge import Kind
 from tests.controlplane.kubelets import Started, report
 from tests.controlplane.policies import grant_everything_on_pods
 from tests.controlplane.scene import BY_THE_TEST, Scene
 from tests.controlplane.stage import Served, Stage, inspected
 from tests.controlplane.users import TENANT
-from tests.manifests import BASE
 
 Json = dict[str, Any]
 CARD: Final = 8192
@@ -32,15 +31,20 @@ EVENTS: Final = "/api/v1/namespaces/default/events"
 RECORDS: Final = f"/api/v1/namespaces/{RESERVATIONS}/configmaps"
 
 
+@pytest.fixture(scope="module")
+def stage() -> Iterator[Stage]:
+    """One of its own: where no binding names a ConfigMap any more, an API server never reads settings again."""
+    with Stage() as stage:
+        yield stage
+
+
 @pytest.fixture(scope="module", autouse=True)
-def lawless(stage: Stage) -> Iterator[None]:
+def lawless(stage: Stage) -> None:
     """Nothing is in force but RBAC, and that lets the tenant do whatever the API has for pods and ConfigMaps."""
     for kind in ("validatingadmissionpolicybinding", "mutatingadmissionpolicybinding"):
         stage.plane.kubectl("delete", kind, "--all")
     grant_everything_on_pods(stage.plane, TENANT)
-    time.sleep(1)  # It takes effect half a second later.
-    yield
-    stage.plane.kubectl("apply", "--server-side", "-k", str(BASE))
+    wait_until_in_force(stage.plane)
 
 
 @pytest.fixture

@@ -1,12 +1,12 @@
 """One control plane with the product's manifests for all of these tests; each module starts the processes it needs."""
 
-import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.controlplane.cluster import ControlPlane
+from tests.controlplane.in_force import wait_until_in_force
 from tests.controlplane.process import Process
 from tests.controlplane.scene import Scene
 from tests.controlplane.stage import PRODUCT, QUICK, Served, Stage
@@ -44,7 +44,7 @@ def scheduler(stage: Stage, extender: Served) -> Process:
 def any_scheduler(stage: Stage) -> Iterator[None]:
     """Share pods may name other schedulers than the administrator has said: his policy is away."""
     stage.plane.kubectl("delete", "validatingadmissionpolicybinding", "gpu-extender-settings")
-    time.sleep(1)  # It takes effect half a second later.
+    wait_until_in_force(stage.plane)
     yield
     stage.plane.kubectl("apply", "--server-side", "-k", str(BASE))
 

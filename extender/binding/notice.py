@@ -14,6 +14,7 @@ class Kind(StrEnum):
     RESERVATION_FAILED = "ReservationFailed"  # a reservation pod was refused, or never reported
     GPU_CLOSED = "GpuClosed"  # an idle GPU is on the market again
     MEMORY_REPORTED = "MemoryReported"  # GPUs of a node whose labels do not tell their memory have told it
+    MEMORY_NOT_KEPT = "MemoryNotKept"  # the API refuses to keep that on the Node
     ENTRY_DROPPED = "EntryDropped"  # room that a dead bind had written down is free again
 
 

@@ -6,7 +6,6 @@ may differ.
 """
 
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from typing import Final
 
 from extender.binding.api import KubeApi, Pod
@@ -16,7 +15,7 @@ from extender.binding.spares import may_open
 from extender.core import names
 from extender.core.backoff import Backoff
 from extender.core.device_report import Problem
-from extender.core.errors import ApiError
+from extender.core.errors import ApiError, Busy, Refused
 from extender.core.inventory import MEMORY_UNKNOWN, Reported, reported_memory
 from extender.core.ledger import Ledger
 from extender.core.requests import GpuRequest
@@ -50,14 +49,26 @@ class Reports:
         self._waiting = waiting
         self._at_once = at_once
         self._asked = Backoff(clock, first=FIRST, most=MOST)
+        #: Nodes on which nothing can be kept.
+        self._said: set[str] = set()
 
     async def keep(self) -> None:
         """Write what is new onto the nodes that it is about."""
         for state in list(self._ledger.snapshot()):
             reported = state.inventory.reported
             if reported is not None and (told := self._told(state, reported)) is not None:
-                with suppress(ApiError):
+                try:
                     await self._write(state, told)
+                except ApiError as error:  # The next pass tries again.
+                    if isinstance(error, Refused) and not isinstance(error, Busy):
+                        self._refused(state.name, error)
+
+    def _refused(self, node: str, error: Refused) -> None:
+        """As where the extender's rights are not the manifests': said once."""
+        if node not in self._said:
+            self._said.add(node)
+            text = f"what the node's GPUs tell of their memory cannot be kept on it: {error}"
+            self._tell(Notice(Kind.MEMORY_NOT_KEPT, node, text))
 
     async def ask(self) -> None:
         """Reserve a GPU on nodes that have told nothing yet. Raises ApiError."""
@@ -99,6 +110,7 @@ class Reports:
         patch = {"metadata": {"uid": state.node.uid, "annotations": {names.REPORTED_MEMORY: value}}}
         await self._api.patch_node(state.name, patch)
         self._asked.end(state.name)
+        self._said.discard(state.name)
         self._tell(Notice(Kind.MEMORY_REPORTED, state.name, "GPUs of the node have told their memory"))
 
 

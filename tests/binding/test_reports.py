@@ -253,6 +253,16 @@ async def test_a_step_that_fails_is_done_again(world: World, call: str, fault: s
     assert await world.error(pod) == ""
 
 
+async def test_a_node_that_may_not_be_written_is_told_once(world: World) -> None:
+    for number in (1, 2, 3):
+        world.api.fail("patch_node", number, Refused("403: nodes is forbidden"))
+    await wait_for_share(world)
+    await world.pass_by(5, step=1)
+    assert world.api.calls.count("patch_node") > 3
+    assert world.kinds().count("MemoryNotKept") == 1
+    assert world.kinds()[-1] == "MemoryReported", "it is tried again all the same"
+
+
 async def test_two_that_ask_at_once_agree(world: World) -> None:
     pod = await wait_for_share(world)
     other = Process(world.cluster)

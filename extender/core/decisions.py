@@ -340,9 +340,11 @@ class Decisions:
         if len(fits) < len(rows):
             rows, room = rows.at(fits), room and room.at(fits)
         choices, terms = self._choices(rows, request, room)
-        # Every node that fits has a choice, and choices are sorted by node.
-        first = choices.node.searchsorted(np.arange(len(fits)))
-        cost[fits] = np.minimum.reduceat(_total(terms), first)
+        costs = _total(terms)
+        if choices.is_share:
+            # Every node that fits has a choice, and choices are sorted by node.
+            costs = np.minimum.reduceat(costs, choices.node.searchsorted(np.arange(len(fits))))
+        cost[fits] = costs
         if not request.asks_for_gpu:
             cost[fits[rows.facts[:, fleet.HAS_GPUS] == 0]] = -np.inf
         return cost, judged

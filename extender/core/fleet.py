@@ -82,6 +82,7 @@ class Kind(NamedTuple):
 class Rows:
     """Some nodes, one row each."""
 
+    #: Column after column in memory: rules look at one fact of many nodes.
     facts: Ints
     #: Free MiB of the node's shared GPUs in the order of ``NodeState.gpus``; 0 = absent or takes no share.
     free: Ints
@@ -98,7 +99,7 @@ class Rows:
         if isinstance(positions, slice):
             return Rows(self.facts[positions], self.free[positions], self.size[positions], self.takes[positions])
         return Rows(
-            self.facts.take(positions, axis=0),
+            self.facts.T.take(positions, axis=1).T,
             self.free.take(positions, axis=0),
             self.size.take(positions, axis=0),
             self.takes.take(positions, axis=0),
@@ -233,7 +234,7 @@ def _doubled(size: int, needed: int) -> int:
 
 def _blank(nodes: int, columns: int) -> Rows:
     shape = (nodes, columns)
-    facts = np.tile(_UNKNOWN, (nodes, 1))
+    facts = np.asfortranarray(np.tile(_UNKNOWN, (nodes, 1)))
     return Rows(facts, np.zeros(shape, np.int64), np.zeros(shape, np.int64), np.zeros(shape, np.int8))
 
 

@@ -251,7 +251,7 @@ class Decisions:
         return frozenset(kind.product for kind in self._fleet.kinds if kind.card > 1)
 
     def _products_by_names(self, uid: str, request: GpuRequest, positions: Ints) -> Products:
-        facts = self._fleet.rows(len(self._board)).facts
+        facts = self._fleet.facts(len(self._board))
         named = np.zeros(len(self._board) + 1, bool)
         named[positions] = True
         roomy = (facts[:, fleet.CPU] >= request.cpu_milli) & (facts[:, fleet.MEMORY] >= request.memory_bytes)
@@ -283,9 +283,9 @@ class Decisions:
     def _gpu_rows(self) -> tuple[Rows, NDArray[np.int64]]:
         """A copy of the rows of all nodes that have GPUs, and their positions."""
         self._write_rows()
-        rows = self._fleet.rows(len(self._board))
-        positions = np.flatnonzero(rows.facts[:, fleet.KNOWN] * rows.facts[:, fleet.HAS_GPUS])
-        return rows.at(positions), positions
+        facts = self._fleet.facts(len(self._board))
+        positions = np.flatnonzero(facts[:, fleet.KNOWN] * facts[:, fleet.HAS_GPUS])
+        return self._fleet.at(positions), positions
 
     # --- inside -------------------------------------------------------------------------------------------
 
@@ -305,9 +305,10 @@ class Decisions:
     def _judged(self, request: GpuRequest, uid: str, positions: Ints) -> Verdicts:
         """Verdicts on the nodes at these positions, in which the pod's own claim does not count."""
         self._write_rows()
-        rows = self._fleet.rows(len(self._board))
         verdicts = self._board.verdicts(
-            (request.shape, request.strategy), positions, lambda stale: self._judge(rows.at(stale), request, stale)
+            (request.shape, request.strategy),
+            positions,
+            lambda stale: self._judge(self._fleet.at(stale), request, stale),
         )
         own = self.claims.of(uid)
         if own is not None:

@@ -135,7 +135,7 @@ def test_codes_say_what_fit_says(cluster: list[str], arrivals: list[Any], strate
         fleet.put(position, state)
     if not is_plain(request):
         return
-    rows = fleet.rows(len(states))
+    rows = fleet.at(np.arange(len(states)))
     found = codes(rows, request, Room.of(rows, request, tuple(fleet.sizes))).tolist()
     for state, code in zip(states, found, strict=True):
         verdict = fit(state, request)
@@ -209,8 +209,8 @@ def test_rows_written_one_by_one_are_the_rows_of_a_fresh_fleet(strategy: str) ->
     fleet = Fleet()
     for position, state in enumerate(decisions.ledger.snapshot()):
         fleet.put(position, state)
-    kept = decisions._fleet.rows(3)
-    fresh = fleet.rows(3)
+    kept = decisions._fleet.at(np.arange(3))
+    fresh = fleet.at(np.arange(3))
     width = min(kept.free.shape[1], fresh.free.shape[1])
     assert np.array_equal(kept.facts, fresh.facts)
     assert np.array_equal(kept.free[:, :width], fresh.free[:, :width])

@@ -125,8 +125,9 @@ class Decisions:
         self._learn(pod, uid, request, positions)
         verdicts = self._judged(request, uid, positions)
         found = verdicts.code.take(positions)
-        rejections = _rejections(found)
-        if np.count_nonzero(found) == len(found):
+        counts = np.bincount(found, minlength=1).tolist()
+        rejections = _rejections(counts)
+        if not counts[FITS]:
             return self._nothing_fits(nodes, found, rejections)
         if not request.asks_for_gpu:
             return Filtered(_distinct(nodes, found), rejections=rejections)
@@ -403,10 +404,14 @@ class Decisions:
         return state
 
     def _nothing_fits(self, nodes: Sequence[str], codes: NDArray[np.int16], rejections: Mapping[str, int]) -> Filtered:
-        answer = Filtered(rejections=rejections)
         if not self.policy.preemption:
-            answer.unresolvable.update(zip(nodes, map(_TEXTS.__getitem__, codes.tolist()), strict=True))
-            return answer
+            if len(rejections) == 1:  # The usual case in a full cluster.
+                return Filtered(
+                    unresolvable=dict.fromkeys(nodes, REASON_TEXT[next(iter(rejections))]), rejections=rejections
+                )
+            texts = map(_TEXTS.__getitem__, codes.tolist())
+            return Filtered(unresolvable=dict(zip(nodes, texts, strict=True)), rejections=rejections)
+        answer = Filtered(rejections=rejections)
         for name, code in zip(nodes, codes.tolist(), strict=True):
             where = answer.failed if REASONS[code - 1][1] else answer.unresolvable
             where[name] = _TEXTS[code]
@@ -448,13 +453,12 @@ def _placement(state: NodeState, choices: Options, choice: int) -> Placement:
     )
 
 
-def _rejections(codes: NDArray[np.int16]) -> dict[str, int]:
-    counts = np.bincount(codes)
+def _rejections(counts: Sequence[int]) -> dict[str, int]:
+    """``counts``: of each code."""
     rejections: dict[str, int] = {}
-    for code in np.flatnonzero(counts).tolist():
-        if code != FITS:
-            reason = REASONS[code - 1][0]
-            rejections[reason] = rejections.get(reason, 0) + int(counts[code])
+    for (reason, _), count in zip(REASONS, counts[FITS + 1 :], strict=False):
+        if count:
+            rejections[reason] = rejections.get(reason, 0) + count
     return rejections
 
 

@@ -167,8 +167,8 @@ def best(cost: NDArray[np.float64], positions: Ints, count: int) -> Ints:
     if count == 1 and len(positions):
         costs = cost.take(positions)
         least = costs[costs.argmin()]
-        tied = positions[costs == least]
-        return np.sort(tied)[:1] if least != np.inf else tied[:0]
+        first: Ints = np.minimum.reduce(positions[costs == least], keepdims=True)
+        return first if least != np.inf else positions[:0]
     asked = np.zeros(len(cost), bool)
     asked[positions] = True
     positions = np.flatnonzero(asked & (cost != np.inf))

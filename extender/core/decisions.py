@@ -24,7 +24,7 @@ from extender.core.learned import Learned, refresh
 from extender.core.ledger import Ledger
 from extender.core.models import Product, Products, by_names, by_spec
 from extender.core.options import SIGN, Nodes, Options, Room, codes, is_plain, options
-from extender.core.placement import REASON_TEXT, Placement, Shortfall, Verdict, fit, with_placement
+from extender.core.placement import REASON_TEXT, Placement, Shortfall, Verdict, fit, has_choice, with_placement
 from extender.core.podreader import is_reservation, uid_of
 from extender.core.requests import GpuRequest, InvalidRequest
 from extender.core.scoreboard import UNKNOWN, Ints, Scoreboard, Verdicts, best
@@ -171,8 +171,9 @@ class Decisions:
         if state is None:
             return UNKNOWN_NODE
         verdict = fit(state, request)
-        only = request.share is None or not ((state.whole_free and state.gpus) or len(state.gpus) > 1)
-        return verdict if only or isinstance(verdict, Shortfall) else self._best(state, request)[0]
+        if isinstance(verdict, Shortfall) or request.share is None or not has_choice(state, request.share):
+            return verdict
+        return self._best(state, request)[0]
 
     def resume(self, uid: str, node: str, gpu_id: str) -> None:
         """A GPU is being opened there for the pod: until it is of no use, filter answers the pod with that node."""
@@ -233,7 +234,8 @@ class Decisions:
         if not uid or self.workload.knows(uid):
             return
         products = None
-        self._write_rows()
+        if self._changed:
+            self._write_rows()
         if request.asks_for_gpu and len(self._fleet.kinds) > 1:
             products = by_spec(pod, self._products())
             if products is None and len(positions) < len(self._board):
@@ -257,7 +259,9 @@ class Decisions:
         named[positions] = True
         roomy = (facts[:, fleet.CPU] >= request.cpu_milli) & (facts[:, fleet.MEMORY] >= request.memory_bytes)
         roomy &= facts[:, fleet.SLOTS] > 0
-        missing = self._that_fit(uid, request, (roomy & ~named[:-1]).nonzero()[0])
+        missing = (roomy & ~named[:-1]).nonzero()[0]
+        if len(missing):
+            missing = self._that_fit(uid, request, missing)
         if not len(missing):
             return None  # Nothing that has room is missing: no sign that the pod is bound to any model.
         offered = self._that_fit(uid, request, (roomy & named[:-1]).nonzero()[0])
@@ -305,7 +309,8 @@ class Decisions:
 
     def _judged(self, request: GpuRequest, uid: str, positions: Ints) -> Verdicts:
         """Verdicts on the nodes at these positions, in which the pod's own claim does not count."""
-        self._write_rows()
+        if self._changed:
+            self._write_rows()
         verdicts = self._board.verdicts(
             (request.shape, request.strategy),
             positions,

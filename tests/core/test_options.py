@@ -14,7 +14,7 @@ from extender.core.fleet import Fleet
 from extender.core.inventory import reported_memory
 from extender.core.nodereader import read_nodes
 from extender.core.options import Options, Order, Room, codes, is_plain, options
-from extender.core.placement import Placement, Shortfall, fit
+from extender.core.placement import Placement, Shortfall, fit, has_choice
 from extender.core.requests import LIMITS, GpuRequest
 from extender.core.strategies import STRATEGIES
 from extender.core.values import NodeState, Reservation
@@ -173,6 +173,18 @@ def test_every_node_that_fits_has_a_possible_choice(
         if order is Order.TIGHTEST and fills_first and request.share is not None and request.share.devices > 1:
             first = [state.gpus[c].free_mib for c in choices.columns[0].tolist() if c >= 0]
             assert first == [gpu.free_mib for gpu in verdict.on]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(pods, max_size=12), pods, st.sampled_from(names.STRATEGIES))
+def test_where_there_is_no_choice_the_only_one_is_what_fit_says(arrivals: list[Any], asked: Any, strategy: str) -> None:
+    decisions = filled(["plain", "mixed", "tight", "barred"], arrivals, strategy)
+    request = parsed(asked.build())
+    for state in decisions.ledger.snapshot():
+        verdict = fit(state, request)
+        if isinstance(verdict, Placement) and request.share is not None and not has_choice(state, request.share):
+            assert len(options_of(state, request, fills_first=False, order=Order.BY_ID).node) == 1
+            assert decisions.place(state, request)[0] == verdict
 
 
 def test_taking_what_a_choice_says_gives_the_state_it_says() -> None:

@@ -4,7 +4,6 @@ Nothing is counted up or down over time, so nothing can drift: after each change
 Accounting goes by device UUID; the ids of shared GPUs are names only.
 """
 
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -176,13 +175,15 @@ def _whole(node: Node, pods: Iterable[PodOnNode]) -> list[int]:
 
 
 def _free(node: Node, pods: Iterable[PodOnNode], reservations: Iterable[Reservation]) -> Mapping[str, int]:
-    taken: Counter[str] = Counter()
     held = [pod.resources for pod in pods] + [r.resources for r in reservations if not r.ended]
-    taken[names.PODS] = len(held)
+    free = dict(node.allocatable)
+    if names.PODS in free:
+        free[names.PODS] -= len(held)
     for resources in held:
         for resource, amount in resources.items():
-            taken[resource] += amount
-    return {resource: total - taken[resource] for resource, total in node.allocatable.items()}
+            if resource in free:
+                free[resource] -= amount
+    return free
 
 
 def _closed(gpus: Iterable[SharedGpu], pods: Iterable[PodOnNode], *, repaired: bool) -> str | None:

@@ -24,10 +24,10 @@ from extender.core.learned import Learned, refresh
 from extender.core.ledger import Ledger
 from extender.core.models import Product, Products, by_names, by_spec
 from extender.core.options import SIGN, Nodes, Options, Room, codes, is_plain, options
-from extender.core.placement import REASON_TEXT, Placement, Shortfall, Verdict, fit, with_placement
+from extender.core.placement import REASON_TEXT, Placement, Shortfall, Verdict, fit, has_choice, with_placement
 from extender.core.podreader import is_reservation, uid_of
 from extender.core.requests import GpuRequest, InvalidRequest
-from extender.core.scoreboard import Positions, Scoreboard, Verdicts, best
+from extender.core.scoreboard import UNKNOWN, Ints, Scoreboard, Verdicts, best
 from extender.core.seen import Seen
 from extender.core.shapes import Shape
 from extender.core.strategies import STRATEGIES, Strategy
@@ -121,11 +121,13 @@ class Decisions:
         if isinstance(request, InvalidRequest):
             return Filtered(unresolvable=dict.fromkeys(nodes, request.sentence), rejections={REFUSED: len(nodes)})
         uid = uid_of(pod)
-        positions, verdicts = self._judged(request, uid, nodes)
-        self._learn(pod, uid, request, positions, verdicts)
-        found = verdicts.code[positions]
-        rejections = _rejections(found)
-        if np.count_nonzero(found) == len(found):
+        positions = self._board.positions(nodes)
+        self._learn(pod, uid, request, positions)
+        verdicts = self._judged(request, uid, positions)
+        found = verdicts.code.take(positions)
+        counts = np.bincount(found, minlength=1).tolist()
+        rejections = _rejections(counts)
+        if not counts[FITS]:
             return self._nothing_fits(nodes, found, rejections)
         if not request.asks_for_gpu:
             return Filtered(_distinct(nodes, found), rejections=rejections)
@@ -145,7 +147,8 @@ class Decisions:
         if isinstance(request, InvalidRequest):
             return scores
         uid = uid_of(pod)
-        positions, verdicts = self._judged(request, uid, tuple(scores))
+        positions = self._board.positions(list(scores))
+        verdicts = self._judged(request, uid, positions)
         # Nodes without GPUs are all as good for a pod that wants none.
         equal = max(1, int(np.count_nonzero(verdicts.cost[positions] == -np.inf)))
         order = best(verdicts.cost, positions, equal + BEST_SCORE)
@@ -168,8 +171,9 @@ class Decisions:
         if state is None:
             return UNKNOWN_NODE
         verdict = fit(state, request)
-        only = request.share is None or not ((state.whole_free and state.gpus) or len(state.gpus) > 1)
-        return verdict if only or isinstance(verdict, Shortfall) else self._best(state, request)[0]
+        if isinstance(verdict, Shortfall) or request.share is None or not has_choice(state, request.share):
+            return verdict
+        return self._best(state, request)[0]
 
     def resume(self, uid: str, node: str, gpu_id: str) -> None:
         """A GPU is being opened there for the pod: until it is of no use, filter answers the pod with that node."""
@@ -182,8 +186,8 @@ class Decisions:
 
     def fitting(self, request: GpuRequest, nodes: Sequence[str]) -> frozenset[str]:
         """Those of the nodes that filter would find fit for a pod without a claim. Changes nothing."""
-        positions, verdicts = self._judged(request, "", nodes)
-        return frozenset(_distinct(nodes, verdicts.code[positions]))
+        positions = self._board.positions(nodes)
+        return frozenset(_distinct(nodes, self._judged(request, "", positions).code.take(positions)))
 
     def expected(self, node: str) -> NodeState | None:
         """The node as filter sees it for a pod without a claim: every claim on it is a pod already."""
@@ -226,16 +230,16 @@ class Decisions:
         mib = self._learned.fragmentation.of(nodes) * nodes.card
         return dict(zip(self._board.names(positions), mib.tolist(), strict=True))
 
-    def _learn(
-        self, pod: Mapping[str, Any], uid: str, request: GpuRequest, positions: NDArray[np.int64], verdicts: Verdicts
-    ) -> None:
+    def _learn(self, pod: Mapping[str, Any], uid: str, request: GpuRequest, positions: Ints) -> None:
         if not uid or self.workload.knows(uid):
             return
         products = None
+        if self._changed:
+            self._write_rows()
         if request.asks_for_gpu and len(self._fleet.kinds) > 1:
             products = by_spec(pod, self._products())
             if products is None and len(positions) < len(self._board):
-                products = self._products_by_names(request, positions, verdicts)
+                products = self._products_by_names(uid, request, positions)
         self._count(uid, request, products)
 
     def _count(self, uid: str, request: GpuRequest, products: Products) -> None:
@@ -249,20 +253,28 @@ class Decisions:
             self._write_rows()
         return frozenset(kind.product for kind in self._fleet.kinds if kind.card > 1)
 
-    def _products_by_names(self, request: GpuRequest, positions: NDArray[np.int64], verdicts: Verdicts) -> Products:
-        facts = self._fleet.rows(len(self._board)).facts
+    def _products_by_names(self, uid: str, request: GpuRequest, positions: Ints) -> Products:
+        facts = self._fleet.facts(len(self._board))
         named = np.zeros(len(self._board) + 1, bool)
         named[positions] = True
-        roomy = (verdicts.code[:-1] == FITS) & (facts[:, fleet.CPU] >= request.cpu_milli)
-        roomy &= (facts[:, fleet.MEMORY] >= request.memory_bytes) & (facts[:, fleet.SLOTS] > 0)
-        if not (roomy & ~named[:-1]).any():
+        roomy = (facts[:, fleet.CPU] >= request.cpu_milli) & (facts[:, fleet.MEMORY] >= request.memory_bytes)
+        roomy &= facts[:, fleet.SLOTS] > 0
+        missing = (roomy & ~named[:-1]).nonzero()[0]
+        if len(missing):
+            missing = self._that_fit(uid, request, missing)
+        if not len(missing):
             return None  # Nothing that has room is missing: no sign that the pod is bound to any model.
-        count = len(self._fleet.kinds)
-        room = np.bincount(facts[roomy, fleet.KIND], minlength=count).tolist()
-        offered = np.bincount(facts[roomy & named[:-1], fleet.KIND], minlength=count).tolist()
-        return by_names(self._by_product(room), self._by_product(offered), self.workload.products)
+        offered = self._that_fit(uid, request, (roomy & named[:-1]).nonzero()[0])
+        room = np.concatenate((missing, offered))
+        return by_names(self._by_product(facts[room]), self._by_product(facts[offered]), self.workload.products)
 
-    def _by_product(self, counts: Sequence[int]) -> Mapping[Product, int]:
+    def _that_fit(self, uid: str, request: GpuRequest, positions: Ints) -> Ints:
+        fitting: Ints = positions[self._judged(request, uid, positions).code.take(positions) == FITS]
+        return fitting
+
+    def _by_product(self, facts: Ints) -> Mapping[Product, int]:
+        """How many of these nodes have GPUs of each model; models of which there is none are named, too."""
+        counts = np.bincount(facts[:, fleet.KIND], minlength=len(self._fleet.kinds)).tolist()
         found: Counter[Product] = Counter()
         for kind, count in zip(self._fleet.kinds, counts, strict=True):
             if kind.card > 1:
@@ -276,9 +288,9 @@ class Decisions:
     def _gpu_rows(self) -> tuple[Rows, NDArray[np.int64]]:
         """A copy of the rows of all nodes that have GPUs, and their positions."""
         self._write_rows()
-        rows = self._fleet.rows(len(self._board))
-        positions = np.flatnonzero(rows.facts[:, fleet.KNOWN] * rows.facts[:, fleet.HAS_GPUS])
-        return rows.at(positions), positions
+        facts = self._fleet.facts(len(self._board))
+        positions = np.flatnonzero(facts[:, fleet.KNOWN] * facts[:, fleet.HAS_GPUS])
+        return self._fleet.at(positions), positions
 
     # --- inside -------------------------------------------------------------------------------------------
 
@@ -295,37 +307,36 @@ class Decisions:
         self._changed.clear()
         self._written = len(self._board)
 
-    def _judged(self, request: GpuRequest, uid: str, nodes: Sequence[str]) -> tuple[NDArray[np.int64], Verdicts]:
-        """Positions of the nodes, and verdicts in which the pod's own claim does not count."""
-        self._write_rows()
-        rows = self._fleet.rows(len(self._board))
+    def _judged(self, request: GpuRequest, uid: str, positions: Ints) -> Verdicts:
+        """Verdicts on the nodes at these positions, in which the pod's own claim does not count."""
+        if self._changed:
+            self._write_rows()
         verdicts = self._board.verdicts(
-            (request.shape, request.strategy), lambda stale: self._judge(rows.at(stale), request, stale)
+            (request.shape, request.strategy),
+            positions,
+            lambda stale: self._judge(self._fleet.at(stale), request, stale),
         )
         own = self.claims.of(uid)
         if own is not None:
             position = self._board.positions([own.node])
             state = self._with_claims(own.node, uid)
-            verdicts = Verdicts(verdicts.cost.copy(), verdicts.code.copy(), verdicts.seen)
+            verdicts = verdicts.copy()
             if state is not None:
                 alone = self._fleet.row(state)
                 verdicts.cost[position], verdicts.code[position] = self._judge(alone, request, position)
-        return self._board.positions(nodes), self._but_for_refused(uid, nodes, verdicts)
+        return self._but_for_refused(uid, verdicts)
 
-    def _but_for_refused(self, uid: str, nodes: Sequence[str], verdicts: Verdicts) -> Verdicts:
-        waits = set(self.refused.waits(uid))
-        if waits:  # Most pods wait nowhere, and nodes are many.
-            waits.intersection_update(nodes)
-        if not waits:
+    def _but_for_refused(self, uid: str, verdicts: Verdicts) -> Verdicts:
+        waits = self.refused.waits(uid)
+        if not waits:  # Most pods wait nowhere.
             return verdicts
         position = self._board.positions(list(waits))
-        verdicts = Verdicts(verdicts.cost.copy(), verdicts.code.copy(), verdicts.seen)
+        position = position[position != UNKNOWN]
+        verdicts = verdicts.copy()
         verdicts.cost[position], verdicts.code[position] = np.inf, CODE["BindRefused", False]
         return verdicts
 
-    def _judge(
-        self, rows: Rows, request: GpuRequest, positions: Positions
-    ) -> tuple[NDArray[np.float64], NDArray[np.int16]]:
+    def _judge(self, rows: Rows, request: GpuRequest, positions: Ints) -> tuple[NDArray[np.float64], NDArray[np.int16]]:
         """Cost and code of each row; ``positions`` are those of the rows."""
         room = self._room(rows, request)
         judged = codes(rows, request, room) if is_plain(request) else self._fits(request, positions)
@@ -336,9 +347,11 @@ class Decisions:
         if len(fits) < len(rows):
             rows, room = rows.at(fits), room and room.at(fits)
         choices, terms = self._choices(rows, request, room)
-        # Every node that fits has a choice, and choices are sorted by node.
-        first = choices.node.searchsorted(np.arange(len(fits)))
-        cost[fits] = np.minimum.reduceat(_total(terms), first)
+        costs = _total(terms)
+        if choices.is_share:
+            # Every node that fits has a choice, and choices are sorted by node.
+            costs = np.minimum.reduceat(costs, choices.node.searchsorted(np.arange(len(fits))))
+        cost[fits] = costs
         if not request.asks_for_gpu:
             cost[fits[rows.facts[:, fleet.HAS_GPUS] == 0]] = -np.inf
         return cost, judged
@@ -346,10 +359,10 @@ class Decisions:
     def _room(self, rows: Rows, request: GpuRequest) -> Room | None:
         return Room.of(rows, request, tuple(self._fleet.sizes))
 
-    def _fits(self, request: GpuRequest, positions: Positions) -> NDArray[np.int16]:
+    def _fits(self, request: GpuRequest, positions: Ints) -> NDArray[np.int16]:
         """Codes one by one: for GPU resources that the arrays do not hold."""
         found = []
-        for position in np.arange(len(self._board))[positions].tolist():
+        for position in positions.tolist():
             state = self._with_claims(self._board.name(position), "")
             verdict = UNKNOWN_NODE if state is None else fit(state, request)
             found.append(CODE[verdict.reason, verdict.resolvable] if isinstance(verdict, Shortfall) else FITS)
@@ -396,10 +409,14 @@ class Decisions:
         return state
 
     def _nothing_fits(self, nodes: Sequence[str], codes: NDArray[np.int16], rejections: Mapping[str, int]) -> Filtered:
-        answer = Filtered(rejections=rejections)
         if not self.policy.preemption:
-            answer.unresolvable.update(zip(nodes, map(_TEXTS.__getitem__, codes.tolist()), strict=True))
-            return answer
+            if len(rejections) == 1:  # The usual case in a full cluster.
+                return Filtered(
+                    unresolvable=dict.fromkeys(nodes, REASON_TEXT[next(iter(rejections))]), rejections=rejections
+                )
+            texts = map(_TEXTS.__getitem__, codes.tolist())
+            return Filtered(unresolvable=dict(zip(nodes, texts, strict=True)), rejections=rejections)
+        answer = Filtered(rejections=rejections)
         for name, code in zip(nodes, codes.tolist(), strict=True):
             where = answer.failed if REASONS[code - 1][1] else answer.unresolvable
             where[name] = _TEXTS[code]
@@ -441,13 +458,12 @@ def _placement(state: NodeState, choices: Options, choice: int) -> Placement:
     )
 
 
-def _rejections(codes: NDArray[np.int16]) -> dict[str, int]:
-    counts = np.bincount(codes)
+def _rejections(counts: Sequence[int]) -> dict[str, int]:
+    """``counts``: of each code."""
     rejections: dict[str, int] = {}
-    for code in np.flatnonzero(counts).tolist():
-        if code != FITS:
-            reason = REASONS[code - 1][0]
-            rejections[reason] = rejections.get(reason, 0) + int(counts[code])
+    for (reason, _), count in zip(REASONS, counts[FITS + 1 :], strict=False):
+        if count:
+            rejections[reason] = rejections.get(reason, 0) + count
     return rejections
 
 

@@ -82,6 +82,7 @@ class Kind(NamedTuple):
 class Rows:
     """Some nodes, one row each."""
 
+    #: Column after column in memory: rules look at one fact of many nodes.
     facts: Ints
     #: Free MiB of the node's shared GPUs in the order of ``NodeState.gpus``; 0 = absent or takes no share.
     free: Ints
@@ -93,12 +94,10 @@ class Rows:
     def __len__(self) -> int:
         return len(self.facts)
 
-    def at(self, positions: Ints | slice) -> "Rows":
-        """Those rows."""
-        if isinstance(positions, slice):
-            return Rows(self.facts[positions], self.free[positions], self.size[positions], self.takes[positions])
+    def at(self, positions: Ints) -> "Rows":
+        """A copy of those rows."""
         return Rows(
-            self.facts.take(positions, axis=0),
+            self.facts.T.take(positions, axis=1).T,
             self.free.take(positions, axis=0),
             self.size.take(positions, axis=0),
             self.takes.take(positions, axis=0),
@@ -137,10 +136,14 @@ class Fleet:
         facts = np.array([self._facts(state)], np.int64)
         return Rows(facts, np.array([free]), np.array([size]), np.array([takes], np.int8))
 
-    def rows(self, count: int) -> Rows:
-        """The first ``count`` rows; a view, valid until the next ``put``."""
+    def at(self, positions: Ints) -> Rows:
+        """A copy of the rows at these positions."""
+        return self._rows.at(positions)
+
+    def facts(self, count: int) -> Ints:
+        """Of the first ``count`` nodes; a view, valid until the next ``put``."""
         self._reserve(count - 1, 0)
-        return self._rows.at(slice(count))
+        return self._rows.facts[:count]
 
     def _facts(self, state: NodeState) -> Sequence[int]:
         inventory = state.inventory
@@ -233,7 +236,7 @@ def _doubled(size: int, needed: int) -> int:
 
 def _blank(nodes: int, columns: int) -> Rows:
     shape = (nodes, columns)
-    facts = np.tile(_UNKNOWN, (nodes, 1))
+    facts = np.asfortranarray(np.tile(_UNKNOWN, (nodes, 1)))
     return Rows(facts, np.zeros(shape, np.int64), np.zeros(shape, np.int64), np.zeros(shape, np.int8))
 
 

@@ -52,7 +52,7 @@ class _Several:
         before = options.before(self.usable(rank[0], kind, options.whole[0], roomy, free))
         kinds = options.before(kind)
         mib = self.mib[kinds][:, None]
-        rest, hole = options.holes - options.mib, options.holes * (options.columns >= 0)
+        rest, hole = options.left, options.holes * (options.columns >= 0)
         roomy = options.before(roomy) + ((rest >= mib) * 1 - (hole >= mib)).sum(axis=1)
         card = options.before(options.nodes.card)
         free = options.before(free) + (rest * (rest >= mib) - hole * (hole >= mib)).sum(axis=1) / card
@@ -119,13 +119,10 @@ class Fragmentation:
 
     def _of_devices(self, options: Options, kind: Ints, rank: Ints) -> Floats:
         """What shapes of one device gain by the rest of the chosen GPUs, less what they lose by the holes before."""
-        rank = rank[:, None]
-        kinds = options.before(kind)[:, None]
-        rest = options.holes - options.mib
         # A GPU that is opened was no hole before: it was a whole GPU.
-        hole = options.holes * (options.columns >= 0)
-        change = _at(self.single, rank, self._hole(kinds, rest)) * rest
-        change -= _at(self.single, rank, self._hole(kinds, hole)) * hole
+        mib = np.array((options.left, options.holes * (options.columns >= 0)))
+        worth = _at(self.single, rank[:, None], self._hole(options.before(kind)[:, None], mib)) * mib
+        change = worth[0] - worth[1]
         gained: Floats = np.add.reduce(change, axis=1) / options.before(options.nodes.card)
         return gained
 
@@ -145,7 +142,7 @@ def _at(table: Floats, row: Ints, column: Ints) -> Floats:
 
 def free_gpus(nodes: Nodes) -> Floats:
     """What is free on each node, in GPUs."""
-    free: Floats = nodes.whole + nodes.free.sum(axis=1) / nodes.card
+    free: Floats = nodes.whole + np.add.reduce(nodes.free, axis=1) / nodes.card
     return free
 
 

@@ -403,6 +403,8 @@ class Ledger:
 
     def _holders(self, books: _Books) -> list[PodOnNode]:
         """Pods, and those that only the record knows: another extender is binding them, or we are."""
+        if not books.recorded:
+            return list(books.pods.values())
         counted = (self._where, self._gone, self._disregarded)
         unbound = [pod for uid, pod in books.recorded.items() if not any(uid in other for other in counted)]
         return [*(self._with_record(pod, books) for pod in books.pods.values()), *unbound]

@@ -5,9 +5,9 @@ node), this speaks to strategies.
 """
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Final
+from functools import lru_cache
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,8 +38,7 @@ class Order(Enum):
 SIGN: Final = {Order.TIGHTEST: 1, Order.EMPTIEST: -1, Order.BY_ID: 0}
 
 
-@dataclass(frozen=True, slots=True)
-class Nodes:
+class Nodes(NamedTuple):
     """What strategies see of nodes, one entry each."""
 
     #: Free CPU in milli.
@@ -68,14 +67,15 @@ class Nodes:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
-    """The choices of one request, sorted by node.
+class Options(NamedTuple):
+    """The choices of one request, sorted by node. Parts of GPUs; or else one choice for each node, in their order.
 
     What a node's rest is after a choice depends on the choice only by how many GPUs it opens: ``cpu`` and ``whole``
     have one row for before ([0]) and one for after with i GPUs opened ([1 + i]).
     """
 
+    #: Whether the choices are parts of GPUs.
+    is_share: bool
     #: The nodes before.
     nodes: Nodes
     #: Free CPU in milli and free whole GPUs of each node, before and after.
@@ -84,35 +84,35 @@ class Options:
     #: Which of the nodes each choice is on, and how many GPUs it opens there.
     node: Ints
     opened: Ints
+    #: Where ``cpu`` and ``whole`` have what is left after each choice, counted row by row.
+    rest: Ints
     #: For each device of a share: the shared GPU's column, or -1 for a new one; existing ones first.
     columns: Ints
-    #: For each device: MiB free there before, and MiB taken.
+    #: For each device: MiB free there before, MiB taken, and MiB free there after.
     holes: Ints
     mib: Ints
-
-    @property
-    def is_share(self) -> bool:
-        """Whether the choices are parts of GPUs."""
-        return bool(self.columns.shape[1])
+    left: Ints
 
     def before(self, values: NDArray[Any]) -> NDArray[Any]:
         """Of values of the nodes, those of each choice's."""
-        return values.take(self.node)
+        return values.take(self.node) if self.is_share else values
 
     def after(self, values: NDArray[Any]) -> NDArray[Any]:
         """Of values with a row for before and each number of GPUs opened, those after each choice."""
-        found: NDArray[Any] = values.take((1 + self.opened) * values.shape[1] + self.node)
+        found: NDArray[Any] = values.take(self.rest) if self.is_share else values[1]
         return found
 
     def taken(self) -> NDArray[np.float64]:
         """What each choice takes, in GPUs."""
-        whole = self.before(self.whole[0]) - self.after(self.whole) - self.opened
-        taken: NDArray[np.float64] = whole + np.add.reduce(self.mib, axis=1) / self.before(self.nodes.card)
+        taken: NDArray[np.float64]
+        if self.is_share:
+            taken = np.add.reduce(self.mib, axis=1) / self.before(self.nodes.card)
+        else:
+            taken = (self.whole[0] - self.whole[1]).astype(float)
         return taken
 
 
-@dataclass(frozen=True, slots=True)
-class Room:
+class Room(NamedTuple):
     """How much room there is for a share, for each row."""
 
     #: MiB on each shared GPU, and whether it has room for them.
@@ -120,10 +120,8 @@ class Room:
     roomy: Flags
     #: How many GPUs have.
     found: Ints
-    #: MiB on a GPU that is opened.
+    #: MiB on a GPU that is opened, and how many can be.
     new_mib: Ints
-    #: How many reservation pods there is room for beside the pod itself; how many GPUs can be opened.
-    reservations: Ints
     openable: Ints
 
     @classmethod
@@ -142,7 +140,7 @@ class Room:
         openable = np.maximum(np.minimum(reservations, rows.facts[:, fleet.WHOLE]), 0)
         new_mib = amounts.take(rows.facts[:, fleet.SIZE])
         openable[new_mib > rows.facts[:, fleet.CARD]] = 0
-        return cls(mib, roomy, np.add.reduce(roomy, axis=1), new_mib, np.maximum(reservations, 0), openable)
+        return cls(mib, roomy, np.add.reduce(roomy, axis=1), new_mib, openable)
 
     def at(self, positions: Ints) -> "Room":
         """Of those rows."""
@@ -151,7 +149,6 @@ class Room:
             self.roomy.take(positions, axis=0),
             self.found.take(positions),
             self.new_mib.take(positions),
-            self.reservations.take(positions),
             self.openable.take(positions),
         )
 
@@ -239,9 +236,14 @@ def options(rows: Rows, request: GpuRequest, room: Room | None, *, fills_first: 
 
 
 def _no_share(rows: Rows, request: GpuRequest) -> Options:
-    whole = fleet.clipped(request.whole_gpus) * rows.facts[:, fleet.OWN]
+    nodes = Nodes.of(rows.facts, rows.free)
+    each = np.arange(len(rows))
     none = np.zeros((len(rows), 0), np.int64)
-    return _options(rows, request, np.arange(len(rows)), np.zeros(len(rows), np.int64), none, none, none, whole)
+    cpu = nodes.cpu - _opening(0)
+    cpu[1] -= fleet.clipped(request.cpu_milli)
+    whole = nodes.whole - _opening(0)
+    whole[1] -= fleet.clipped(request.whole_gpus) * rows.facts[:, fleet.OWN]
+    return Options(False, nodes, cpu, whole, each, np.zeros_like(each), each + len(each), none, none, none, none)
 
 
 def _one_device(rows: Rows, request: GpuRequest, room: Room, fills_first: bool) -> Options:
@@ -249,19 +251,14 @@ def _one_device(rows: Rows, request: GpuRequest, room: Room, fills_first: bool) 
     if fills_first:
         new &= room.found == 0
     # A GPU that can be opened is one more column, and its hole is the whole card.
-    allowed, holes, mib = (
-        np.concatenate((shared, opened[:, None]), axis=1)
-        for shared, opened in (
-            (room.roomy, new), (rows.free, rows.facts[:, fleet.CARD]), (room.mib, room.new_mib)
-        )
-    )  # fmt: skip
+    allowed = np.concatenate((room.roomy, new[:, None]), axis=1)
+    holes = np.concatenate((rows.free, rows.facts[:, fleet.CARD, None]), axis=1)
+    mib = np.concatenate((room.mib, room.new_mib[:, None]), axis=1)
     node, column = allowed.nonzero()
+    at = (node * allowed.shape[1] + column)[:, None]
     opened = column == rows.free.shape[1]
-    at = node * allowed.shape[1] + column
     columns = np.where(opened, -1, column)
-    return _options(
-        rows, request, node, opened.astype(np.int64), columns[:, None], holes.take(at)[:, None], mib.take(at)[:, None]
-    )
+    return _share(rows, request, node, opened.astype(np.int64), columns[:, None], holes.take(at), mib.take(at))
 
 
 def _several_devices(rows: Rows, request: GpuRequest, room: Room, fills_first: bool, order: Order) -> Options:
@@ -281,27 +278,21 @@ def _several_devices(rows: Rows, request: GpuRequest, room: Room, fills_first: b
     new = column < 0
     holes = np.where(new, rows.facts[node, fleet.CARD, None], rows.free[node[:, None], column])
     mib = np.where(new, room.new_mib[node, None], room.mib[node[:, None], column])
-    return _options(rows, request, node, new.sum(axis=1), column, holes, mib)
+    return _share(rows, request, node, new.sum(axis=1), column, holes, mib)
 
 
-def _options(  # noqa: PLR0913, PLR0917 - the fields of Options
-    rows: Rows,
-    request: GpuRequest,
-    node: Ints,
-    opened: Ints,
-    columns: Ints,
-    holes: Ints,
-    mib: Ints,
-    whole: Ints | int = 0,
+def _share(  # noqa: PLR0913, PLR0917 - the fields of Options
+    rows: Rows, request: GpuRequest, node: Ints, opened: Ints, columns: Ints, holes: Ints, mib: Ints
 ) -> Options:
-    """``whole``: GPUs taken whole on each node."""
     nodes = Nodes.of(rows.facts, rows.free)
-    most = columns.shape[1]
-    # One row for before and one for each number of GPUs opened.
-    opening = np.arange(-1, most + 1)[:, None]
-    opening[0] = 0
+    opening = _opening(columns.shape[1])
     cpu = nodes.cpu - RESERVATION_NEEDS[names.CPU] * opening
     cpu[1:] -= fleet.clipped(request.cpu_milli)
-    left = nodes.whole - opening
-    left[1:] -= whole
-    return Options(nodes, cpu, left, node, opened, columns, holes, mib)
+    rest = (1 + opened) * len(nodes.cpu) + node
+    return Options(True, nodes, cpu, nodes.whole - opening, node, opened, rest, columns, holes, mib, holes - mib)
+
+
+@lru_cache(maxsize=128)
+def _opening(most: int) -> Ints:
+    """How many GPUs are opened in each row of ``Options.cpu``: none before, and none to the most after."""
+    return np.array([[0], *([opened] for opened in range(most + 1))])

@@ -162,6 +162,12 @@ def _pick(state: NodeState, share: Share, order: GpuOrder) -> tuple[SharedGpu, .
     return tuple(gpu for _, _, gpu in roomy[: share.devices])
 
 
+def has_choice(state: NodeState, share: Share) -> bool:
+    """Whether a share that fits may be placed on that node in more ways than one."""
+    roomy = sum(gpu.takes(share.compute_mode) and share.mib_of(gpu.memory_mib) <= gpu.free_mib for gpu in state.gpus)
+    return roomy > 1 or (roomy == 1 and state.whole_free > 0)
+
+
 def _open(state: NodeState, request: GpuRequest, share: Share, on: tuple[SharedGpu, ...]) -> Shortfall | None:
     """Why the GPUs that are still missing cannot be opened, or None."""
     missing = share.devices - len(on)

@@ -1,4 +1,5 @@
-"""For each shape of request, the verdict on every node, kept as arrays; only changed nodes are judged again.
+"""For each shape of request, the verdict on every node, kept as arrays; only what is asked about is judged, and again
+only when it has changed.
 
 A decision then costs one array look-up per name in the request, however large the cluster is.
 """
@@ -8,7 +9,7 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import repeat
 from operator import itemgetter
-from typing import Final
+from typing import Final, TypeVar
 
 import numpy as np
 from cachetools import LRUCache
@@ -16,39 +17,45 @@ from numpy.typing import NDArray
 
 #: The position of every name that is not known: the last slot of each array.
 UNKNOWN: Final = -1
-Positions = NDArray[np.int64] | slice
+Ints = NDArray[np.int64]
+T = TypeVar("T", bound=np.generic)
 
 #: Judges the nodes at these positions: cost and code of each.
-Judge = Callable[[Positions], tuple[NDArray[np.float64], NDArray[np.int16]]]
+Judge = Callable[[Ints], tuple[NDArray[np.float64], NDArray[np.int16]]]
 
 
 @dataclass(slots=True)
 class Verdicts:
-    """One request shape's view of the cluster. The last slot stands for unknown nodes."""
+    """One request shape's view of the nodes that it was asked about. The last slot stands for unknown nodes."""
 
     #: Smaller is better; +inf where the request does not fit.
     cost: NDArray[np.float64]
     #: See ``codes``.
     code: NDArray[np.int16]
-    #: How much of the journal these arrays have seen.
-    seen: int
+    #: How many changes there had been when the node was judged; what is older than its last change is void.
+    judged: Ints
+
+    def copy(self) -> "Verdicts":
+        """One that may be changed for a single pod."""
+        return Verdicts(self.cost.copy(), self.code.copy(), self.judged)
 
 
 class Scoreboard:
-    """Positions of nodes, a journal of changes, and the verdicts per shape."""
+    """Positions of nodes, when each changed, and the verdicts per shape."""
 
-    def __init__(self, *, unknown_code: int, shapes: int = 256, journal: int = 1 << 16) -> None:
+    def __init__(self, *, unknown_code: int, shapes: int = 256, lists: int = 64) -> None:
         self._unknown = unknown_code
         #: name → position, as an array holds it.
         self._position: dict[str, bytes] = {}
         self._names: list[str] = []
         #: Positions of nodes that are gone.
         self._vacant: list[int] = []
-        #: Positions in the order in which they changed; the first one is number ``_dropped``.
-        self._journal: list[int] = []
-        self._dropped = 0
-        self._longest = journal
+        self._changes = 0
+        #: How many changes there had been, each node's last one included; 0 for unknown nodes.
+        self._changed = np.zeros(1, np.int64)
         self._verdicts: LRUCache[Hashable, Verdicts] = LRUCache(maxsize=shapes)
+        #: length → the latest list of so many names, and its positions: void once any name gets or loses a position.
+        self._lists: LRUCache[int, tuple[list[str], Ints]] = LRUCache(maxsize=lists)
 
     def __len__(self) -> int:
         return len(self._names)
@@ -57,12 +64,8 @@ class Scoreboard:
         """That node changed: whatever was judged of it is void. Returns its position."""
         known = self._position.get(name)
         position = self._place_of(name) if known is None else _number(known)
-        if known is None:
-            self._position[name] = _written(position)
-        self._journal.append(position)
-        if len(self._journal) > 2 * self._longest:
-            del self._journal[: self._longest]
-            self._dropped += self._longest
+        self._changes += 1
+        self._changed[position] = self._changes
         return position
 
     def name(self, position: int) -> str:
@@ -73,23 +76,38 @@ class Scoreboard:
         """That node is gone; another may have its place, or memory would grow with every node that ever was."""
         if self._position.pop(self._names[position], None) is not None:
             self._vacant.append(position)
+            self._lists.clear()
 
     def _place_of(self, name: str) -> int:
-        if not self._vacant:
+        if self._vacant:
+            position = self._vacant.pop()
+            self._names[position] = name
+        else:
+            position = len(self._names)
             self._names.append(name)
-            return len(self._names) - 1
-        position = self._vacant.pop()
-        self._names[position] = name
+            if len(self._changed) == len(self._names):
+                self._changed = _longer(self._changed, 2 * len(self._names), 0)
+        self._position[name] = _written(position)
+        self._lists.clear()
         return position
 
     def forget_verdicts(self) -> None:
         """What nodes are worth has changed as a whole."""
         self._verdicts.clear()
 
-    def positions(self, nodes: Sequence[str]) -> NDArray[np.int64]:
+    def positions(self, nodes: Sequence[str]) -> Ints:
         """Where these nodes are in the arrays; UNKNOWN for names never seen."""
         if len(nodes) < 2:
             return np.array([_number(self._position.get(name, _NOWHERE)) for name in nodes], np.int64)
+        # kube-scheduler names the same nodes again and again, and a list is compared faster than looked up.
+        known = self._lists.get(len(nodes))
+        if known is not None and known[0] == nodes:
+            return known[1]
+        found = self._looked_up(nodes)
+        self._lists[len(nodes)] = (list(nodes), found)
+        return found
+
+    def _looked_up(self, nodes: Sequence[str]) -> Ints:
         try:
             # The quickest way through a list of names that Python has: one look-up each, and no integer is made.
             found: Iterable[bytes] = itemgetter(*nodes)(self._position)
@@ -97,37 +115,40 @@ class Scoreboard:
             found = map(self._position.get, nodes, repeat(_NOWHERE))
         return np.frombuffer(b"".join(found), np.int64)
 
-    def names(self, positions: NDArray[np.int64]) -> list[str]:
+    def names(self, positions: Ints) -> list[str]:
         """The nodes at these positions."""
         return [self._names[position] for position in positions.tolist()]
 
-    def verdicts(self, shape: Hashable, judge: Judge) -> Verdicts:
-        """The arrays for that shape, brought up to date by judging what has changed since."""
+    def verdicts(self, shape: Hashable, positions: Ints, judge: Judge) -> Verdicts:
+        """The arrays for that shape, up to date at these positions: those of them that have changed are judged."""
         known = self._verdicts.get(shape)
-        stale: Positions
-        if known is None or known.seen < self._dropped:
-            known = self._fresh(len(self._names))
-            stale = slice(len(self._names))
-        else:
-            changed = set(self._journal[known.seen - self._dropped :])
-            stale = np.fromiter(changed, np.int64, len(changed))
-            known = self._grown(known)
-        known.cost[stale], known.code[stale] = judge(stale)
-        known.seen = self._dropped + len(self._journal)
-        self._verdicts[shape] = known
+        if known is None or len(known.judged) != len(self._changed):
+            known = self._verdicts[shape] = self._resized(known)
+        stale = positions[self._changed.take(positions) > known.judged.take(positions)]
+        if len(stale):
+            known.cost[stale], known.code[stale] = judge(stale)
+            known.judged[stale] = self._changes
         return known
 
-    def _fresh(self, count: int) -> Verdicts:
-        return Verdicts(np.full(count + 1, np.inf), np.full(count + 1, self._unknown, np.int16), seen=self._dropped)
+    def _resized(self, known: Verdicts | None) -> Verdicts:
+        """As long as ``_changed``: what was judged stays, the rest has never been."""
+        length = len(self._changed)
+        if known is None:
+            known = Verdicts(np.zeros(1), np.zeros(1, np.int16), np.zeros(1, np.int64))
+        sized = Verdicts(
+            _longer(known.cost, length, np.inf),
+            _longer(known.code, length, self._unknown),
+            _longer(known.judged, length, -1),
+        )
+        sized.judged[UNKNOWN] = 0
+        return sized
 
-    def _grown(self, known: Verdicts) -> Verdicts:
-        if len(known.cost) == len(self._names) + 1:
-            return known
-        grown = self._fresh(len(self._names))
-        old = len(known.cost) - 1
-        grown.cost[:old] = known.cost[:old]
-        grown.code[:old] = known.code[:old]
-        return grown
+
+def _longer(values: NDArray[T], length: int, rest: float) -> NDArray[T]:
+    """So many values, the last of which, for unknown nodes, stays the last."""
+    longer = np.full(length, rest, values.dtype)
+    longer[: len(values) - 1] = values[:-1]
+    return longer
 
 
 def _written(position: int) -> bytes:
@@ -141,13 +162,13 @@ def _number(written: bytes) -> int:
 _NOWHERE: Final = _written(UNKNOWN)
 
 
-def best(cost: NDArray[np.float64], positions: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+def best(cost: NDArray[np.float64], positions: Ints, count: int) -> Ints:
     """The ``count`` (0 = all) different positions of least cost, best first; ties by position, +inf left out."""
     if count == 1 and len(positions):
         costs = cost.take(positions)
         least = costs[costs.argmin()]
-        tied = positions[costs == least]
-        return np.sort(tied)[:1] if least != np.inf else tied[:0]
+        first: Ints = np.minimum.reduce(positions[costs == least], keepdims=True)
+        return first if least != np.inf else positions[:0]
     asked = np.zeros(len(cost), bool)
     asked[positions] = True
     positions = np.flatnonzero(asked & (cost != np.inf))

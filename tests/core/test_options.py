@@ -14,7 +14,7 @@ from extender.core.fleet import Fleet
 from extender.core.inventory import reported_memory
 from extender.core.nodereader import read_nodes
 from extender.core.options import Options, Order, Room, codes, is_plain, options
-from extender.core.placement import Placement, Shortfall, fit
+from extender.core.placement import Placement, Shortfall, fit, has_choice
 from extender.core.requests import LIMITS, GpuRequest
 from extender.core.strategies import STRATEGIES
 from extender.core.values import NodeState, Reservation
@@ -135,7 +135,7 @@ def test_codes_say_what_fit_says(cluster: list[str], arrivals: list[Any], strate
         fleet.put(position, state)
     if not is_plain(request):
         return
-    rows = fleet.rows(len(states))
+    rows = fleet.at(np.arange(len(states)))
     found = codes(rows, request, Room.of(rows, request, tuple(fleet.sizes))).tolist()
     for state, code in zip(states, found, strict=True):
         verdict = fit(state, request)
@@ -175,6 +175,18 @@ def test_every_node_that_fits_has_a_possible_choice(
             assert first == [gpu.free_mib for gpu in verdict.on]
 
 
+@settings(max_examples=60, deadline=None)
+@given(st.lists(pods, max_size=12), pods, st.sampled_from(names.STRATEGIES))
+def test_where_there_is_no_choice_the_only_one_is_what_fit_says(arrivals: list[Any], asked: Any, strategy: str) -> None:
+    decisions = filled(["plain", "mixed", "tight", "barred"], arrivals, strategy)
+    request = parsed(asked.build())
+    for state in decisions.ledger.snapshot():
+        verdict = fit(state, request)
+        if isinstance(verdict, Placement) and request.share is not None and not has_choice(state, request.share):
+            assert len(options_of(state, request, fills_first=False, order=Order.BY_ID).node) == 1
+            assert decisions.place(state, request)[0] == verdict
+
+
 def test_taking_what_a_choice_says_gives_the_state_it_says() -> None:
     decisions = filled(["plain"], [make_pod("a").gpu_memory(300), make_pod("b").gpus(1)], names.BINPACK)
     state = next(decisions.ledger.snapshot())
@@ -209,8 +221,8 @@ def test_rows_written_one_by_one_are_the_rows_of_a_fresh_fleet(strategy: str) ->
     fleet = Fleet()
     for position, state in enumerate(decisions.ledger.snapshot()):
         fleet.put(position, state)
-    kept = decisions._fleet.rows(3)
-    fresh = fleet.rows(3)
+    kept = decisions._fleet.at(np.arange(3))
+    fresh = fleet.at(np.arange(3))
     width = min(kept.free.shape[1], fresh.free.shape[1])
     assert np.array_equal(kept.facts, fresh.facts)
     assert np.array_equal(kept.free[:, :width], fresh.free[:, :width])

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from extender.core.decisions import Decisions, Policy
 from extender.core.nodereader import read_nodes
-from extender.core.scoreboard import UNKNOWN, Positions, Scoreboard, best
+from extender.core.scoreboard import UNKNOWN, Ints, Scoreboard, best
 from tests.builders import make_node, make_pod
 
 NO_NODE = 9
@@ -27,13 +27,14 @@ class Board:
         self.costs[name] = cost
         self.board.touch(name)
 
-    def judge(self, positions: Positions) -> tuple[NDArray[np.float64], NDArray[np.int16]]:
-        names = [self.board.name(p) for p in np.arange(len(self.board))[positions].tolist()]
+    def judge(self, positions: Ints) -> tuple[NDArray[np.float64], NDArray[np.int16]]:
+        names = self.board.names(positions)
         self.judged = names
         return np.array([self.costs[name] for name in names]), np.zeros(len(names), np.int16)
 
-    def read(self, shape: str = "s") -> list[float]:
-        found: list[float] = self.board.verdicts(shape, self.judge).cost[:-1].tolist()
+    def read(self, shape: str = "s", names: str = "abc") -> list[float]:
+        positions = self.board.positions([name for name in names if name in self.costs])
+        found: list[float] = self.board.verdicts(shape, positions, self.judge).cost[positions].tolist()
         return found
 
 
@@ -57,24 +58,48 @@ def test_each_shape_catches_up_on_its_own() -> None:
     assert board.judged == ["b"]
 
 
-def test_a_shape_that_fell_behind_the_journal_starts_anew() -> None:
-    board = Board(journal=4)
+def test_only_nodes_that_are_asked_about_are_judged() -> None:
+    board = Board()
+    for name in "abc":
+        board.put(name, 1)
+    assert board.read(names="a") == [1]
+    assert board.judged == ["a"]
+    board.put("b", 2)
+    assert board.read(names="ab") == [1, 2]
+    assert board.judged == ["b"]
+
+
+def test_what_was_judged_outlasts_the_arrival_of_nodes() -> None:
+    board = Board()
     board.put("a", 1)
-    board.put("b", 1)
-    board.read("old")
-    for cost in range(20):
-        board.put("b", cost)
-    assert board.read("old") == [1, 19]
-    assert board.judged == ["a", "b"]
+    board.read()
+    for name in "bcdefgh":
+        board.put(name, 2)
+    assert board.read(names="abcdefgh") == [1] + [2] * 7
+    assert board.judged == list("bcdefgh")
 
 
 def test_memory_is_bounded() -> None:
-    board = Board(journal=10, shapes=3)
-    for index in range(1000):
-        board.put("a", index)
+    board = Board(shapes=3, lists=3)
+    for index in range(100):
+        board.put(f"node {index}", index)
         board.read(f"shape {index}")
-    assert len(board.board._journal) <= 20
+        board.board.positions([f"node {i}" for i in range(index + 1)])
     assert len(board.board._verdicts) == 3
+    assert len(board.board._lists) <= 3
+
+
+@given(st.lists(st.tuples(st.sampled_from(["touch", "release"]), st.sampled_from("abc")), max_size=20))
+def test_a_list_that_is_remembered_is_what_looking_it_up_would_give(history: list[tuple[str, str]]) -> None:
+    board = Scoreboard(unknown_code=NO_NODE)
+    for verb, name in history:
+        (position,) = board.positions([name]).tolist()
+        if verb == "touch":
+            board.touch(name)
+        elif position != UNKNOWN:
+            board.release(position)
+        for names in (["a", "b"], ["c", "b", "a"]):
+            assert board.positions(names).tolist() == [board.positions([name])[0] for name in names]
 
 
 def test_verdicts_can_be_voided_as_a_whole() -> None:
@@ -90,7 +115,7 @@ def test_unknown_names_have_the_last_slot() -> None:
     board = Board()
     board.put("a", 1)
     assert board.board.positions(["a", "x"]).tolist() == [0, UNKNOWN]
-    verdicts = board.board.verdicts("s", board.judge)
+    verdicts = board.board.verdicts("s", np.array([0, UNKNOWN]), board.judge)
     assert verdicts.code[UNKNOWN] == NO_NODE
     assert verdicts.cost[UNKNOWN] == np.inf
 

@@ -112,8 +112,8 @@ def _lost(options: Options, values: Floats, kind: NDArray[np.int64]) -> Floats:
     card = options.before(options.nodes.card)[:, None]
     start = (kind * values.shape[1])[:, None]
     # A GPU may turn out larger than its node says: then its hole counts like a whole card.
-    hole, rest = (np.minimum(mib * GRID // card, GRID) for mib in (options.holes, options.holes - options.mib))
-    lost: Floats = np.add.reduce(values.take(start + hole) - values.take(start + rest), axis=1)
+    worth = values.take(start + np.minimum(np.array((options.holes, options.left)) * GRID // card, GRID))
+    lost: Floats = np.add.reduce(worth[0] - worth[1], axis=1)
     return lost
 
 

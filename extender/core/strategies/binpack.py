@@ -37,6 +37,6 @@ class Binpack:
             return {"free whole GPUs": whole, "free shared memory": shared / OPENED}
         return {
             "GPUs opened": OPENED * options.opened,
-            "MiB left on its GPUs": (options.holes - options.mib).sum(axis=1).astype(float),
+            "MiB left on its GPUs": options.left.sum(axis=1).astype(float),
             "free whole GPUs": whole * KEPT,
         }

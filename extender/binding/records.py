@@ -1,7 +1,7 @@
-"""Writing node records: at most one PUT per node under way, and what arrives until shortly after shares the next.
+"""Writing node records: at most one PUT per node under way, and what arrives meanwhile shares the next.
 
-The first of a burst is written at once; those that follow wait up to PAUSE, for a PUT costs the API server, and every
-process that watches, as much for one share as for ten.
+Where several shared one, more are coming, and the next waits for them: a PUT costs the API server, and every process
+that watches, as much for one share as for ten. Who binds one pod after the other never waits.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from extender.core.record import NODE_KEY, RECORD_KEY, Entry, NodeRecord, Opened
 
 #: How often a PUT may lose the race before its callers hear of it.
 RACES: Final = 8
-#: Seconds between a PUT and the next one for the same node.
+#: Seconds between a PUT that several shared and the next one for the same node.
 PAUSE: Final = 0.1
 
 #: Gets the version that is being replaced; gives the next one, or says why not.
@@ -91,7 +91,8 @@ class NodeRecords:
         try:
             while orders := self._orders.pop(node, []):
                 await self._write(node, orders)
-                await asyncio.sleep(PAUSE)
+                if len(orders) > 1:
+                    await asyncio.sleep(PAUSE)
         finally:
             del self._writers[node]
 

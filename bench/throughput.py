@@ -171,15 +171,13 @@ def start_noop(stage: Stage) -> Served:
 
 
 async def measure(nodes: int, pods: int, shortlists: Sequence[int]) -> dict[str, Run]:
-    """Every kind of run: none and no-op once, each shortlist on a control plane of its own, for it begins empty."""
+    """Every kind of run; each shortlist on a control plane of its own, which is empty, and as young as the others'."""
     found: dict[str, Run] = {}
+    async with prepared(nodes, pods) as (stage, bench):
+        found[NONE] = await bench.run(None)
+        found[NOOP] = await bench.run(start_noop(stage))
     for shortlist in shortlists:
         async with prepared(nodes, pods) as (stage, bench):
-            if not found:
-                found[NONE] = await bench.run(None)
-                noop = start_noop(stage)
-                found[NOOP] = await bench.run(noop)
-                noop.process.stop()
             extender = stage.start_extender(shortlist=shortlist)
             for state in (EMPTY, OPEN):
                 found[f"{state}, shortlist {shortlist}"] = await bench.run(extender)

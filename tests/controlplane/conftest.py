@@ -7,7 +7,8 @@ import pytest
 
 from tests.controlplane.client import Client
 from tests.controlplane.cluster import RUNNING, ControlPlane
-from tests.controlplane.policies import install
+from tests.controlplane.policies import grant_everything_on_pods, install
+from tests.controlplane.users import TENANT
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist looks
@@ -30,6 +31,20 @@ def policed(plane: ControlPlane) -> ControlPlane:
     """The same with everything that the manifests have, admission in force."""
     install(plane)
     return plane
+
+
+@pytest.fixture(scope="module")
+def granted(policed: ControlPlane) -> ControlPlane:
+    """Where only the policies stand between a tenant and any pod."""
+    grant_everything_on_pods(policed, TENANT)
+    return policed
+
+
+@pytest.fixture
+async def tenant(granted: ControlPlane) -> AsyncIterator[Client]:
+    """Somebody who may do anything with pods, says RBAC."""
+    async with Client(granted, TENANT) as client:
+        yield client
 
 
 @pytest.fixture

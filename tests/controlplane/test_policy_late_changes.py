@@ -12,8 +12,7 @@ from extender.core import names
 from tests.builders import make_pod
 from tests.controlplane.client import Client, path_of
 from tests.controlplane.cluster import ControlPlane
-from tests.controlplane.policies import grant_everything_on_pods, refused, what_if
-from tests.controlplane.users import TENANT
+from tests.controlplane.policies import refused, what_if
 from tests.controlplane.webhook import LABEL, patching
 
 Json = dict[str, Any]
@@ -21,19 +20,6 @@ SHARE: Final = names.SHARE_LABEL.replace("/", "~1")
 OURS: Final = {"valueFrom": {"fieldRef": {"fieldPath": f"metadata.annotations['{names.VISIBLE_DEVICES}']"}}}
 FORGED: Final = f"annotation {names.VISIBLE_DEVICES} is written by the GPU extender only"
 UNSCHEDULED: Final = "a pod that asks for a GPU share must name the scheduler that has the extender in schedulerName"
-
-
-@pytest.fixture(scope="module")
-def granted(policed: ControlPlane) -> ControlPlane:
-    grant_everything_on_pods(policed, TENANT)
-    return policed
-
-
-@pytest.fixture
-async def tenant(granted: ControlPlane) -> AsyncIterator[Client]:
-    """Somebody who may do anything with pods, says RBAC."""
-    async with Client(granted, TENANT) as client:
-        yield client
 
 
 def pod_of(labels: Mapping[str, str | None], annotations: Mapping[str, str], **spec: Any) -> Json:

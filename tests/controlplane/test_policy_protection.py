@@ -9,8 +9,8 @@ from extender.core import names
 from tests.builders import make_node, make_pod
 from tests.controlplane.client import Answer, Client, path_of
 from tests.controlplane.cluster import ControlPlane
-from tests.controlplane.policies import grant_everything_on_pods, refused
-from tests.controlplane.users import EXTENDER, SCHEDULER, TENANT
+from tests.controlplane.policies import refused
+from tests.controlplane.users import EXTENDER, SCHEDULER
 
 Json = dict[str, Any]
 PODS: Final = "/api/v1/namespaces/default/pods"
@@ -22,19 +22,6 @@ PLACEMENT: Final = {
     names.TRY: "p-1",
     NRI_DEVICES: "GPU-1",
 }
-
-
-@pytest.fixture(scope="module")
-def granted(policed: ControlPlane) -> ControlPlane:
-    grant_everything_on_pods(policed, TENANT)
-    return policed
-
-
-@pytest.fixture
-async def tenant(granted: ControlPlane) -> AsyncIterator[Client]:
-    """Somebody who may do anything with pods, says RBAC."""
-    async with Client(granted, TENANT) as client:
-        yield client
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from extender.core.reservation import Template, reservation_pod
 from tests.builders import make_node
 from tests.controlplane.client import Client, path_of
 from tests.controlplane.cluster import ControlPlane
-from tests.controlplane.policies import grant_everything_on_pods, refused
+from tests.controlplane.policies import refused
 from tests.controlplane.real_agent import token_for
 from tests.controlplane.users import (
     EXTENDER,
@@ -36,16 +36,9 @@ STATUS: Final = "the status of reservation pods is written by the system's own a
 
 
 @pytest.fixture(scope="module")
-def granted(policed: ControlPlane) -> ControlPlane:
-    grant_everything_on_pods(policed, TENANT)
-    policed.grant(KUBELET, "system:node")
-    return policed
-
-
-@pytest.fixture
-async def tenant(granted: ControlPlane) -> AsyncIterator[Client]:
-    async with Client(granted, TENANT) as client:
-        yield client
+def granted(granted: ControlPlane) -> ControlPlane:
+    granted.grant(KUBELET, "system:node")
+    return granted
 
 
 @pytest.fixture

@@ -38,6 +38,7 @@ class Verbs:
         """ExtenderArgs → ExtenderFilterResult."""
         args = wire.read(wire.ExtenderArgs, body)
         pod, nodes = args.pod(), args.names()
+        self._binder.asked()
         found = self._decisions.filter(pod, nodes)
         for reason, count in found.rejections.items():
             self._rejections.labels(reason).inc(count)

@@ -43,6 +43,11 @@ class Binder:
         #: pod UID → where to it is being bound, and the task that does it
         self._running: dict[str, tuple[str, asyncio.Task[None]]] = {}
 
+    def asked(self) -> None:
+        """A pod is being placed: where binds are under way, its own follows them closely."""
+        if self._running:
+            self._shares.expect_more()
+
     async def bind(self, namespace: str, name: str, uid: str, node: str) -> None:
         """Bind the pod to the node. Raises BindFailed; idempotent by UID and node."""
         running = self._running.get(uid)

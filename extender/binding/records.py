@@ -1,7 +1,8 @@
 """Writing node records: at most one PUT per node under way, and what arrives meanwhile shares the next.
 
-Where several shared one, more are coming, and the next waits for them: a PUT costs the API server, and every process
-that watches, as much for one share as for ten. Who binds one pod after the other never waits.
+In a burst the next one waits a moment for more of them: a PUT costs the API server, and every process that watches, as
+much for one share as for ten. A burst is several that shared a PUT, or a pod that is asked about while another is being
+bound; who binds one pod after the other never waits.
 """
 
 import asyncio
@@ -16,7 +17,7 @@ from extender.core.record import NODE_KEY, RECORD_KEY, Entry, NodeRecord, Opened
 
 #: How often a PUT may lose the race before its callers hear of it.
 RACES: Final = 8
-#: Seconds between a PUT that several shared and the next one for the same node.
+#: Seconds between a PUT in a burst and the next one for the same node, and for which a burst is taken to go on.
 PAUSE: Final = 0.1
 
 #: Gets the version that is being replaced; gives the next one, or says why not.
@@ -70,6 +71,12 @@ class NodeRecords:
         self._writers: dict[str, asyncio.Task[None]] = {}
         #: node → the version that our last PUT made
         self._latest: dict[str, _Version] = {}
+        #: Until when, on the loop's clock, more orders are expected.
+        self._burst_until = 0.0
+
+    def expect_more(self) -> None:
+        """Other pods are about to be bound."""
+        self._burst_until = asyncio.get_running_loop().time() + PAUSE
 
     async def commit(self, node: str, change: Change) -> NodeRecord:
         """Change the node's record; the version that holds the change.
@@ -91,7 +98,7 @@ class NodeRecords:
         try:
             while orders := self._orders.pop(node, []):
                 await self._write(node, orders)
-                if len(orders) > 1:
+                if len(orders) > 1 or asyncio.get_running_loop().time() < self._burst_until:
                     await asyncio.sleep(PAUSE)
         finally:
             del self._writers[node]

@@ -78,6 +78,10 @@ class ShareBinding:
         #: pod UID → the try whose Binding may have landed or may yet land
         self._unknown: dict[str, _Try] = {}
 
+    def expect_more(self) -> None:
+        """Other pods are about to be bound."""
+        self._records.expect_more()
+
     def is_unknown(self, uid: str) -> bool:
         """Whether the outcome of the pod's last try is not known."""
         return uid in self._unknown

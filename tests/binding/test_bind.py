@@ -316,9 +316,27 @@ async def test_binds_of_a_burst_share_puts(world: World) -> None:
     assert asyncio.get_running_loop().time() - began <= PAUSE
 
 
+async def test_a_pod_asked_about_while_another_is_being_bound_makes_a_burst(world: World) -> None:
+    """kube-scheduler places the next pod while a Binding is on its way; its own bind comes a moment after that."""
+    await world.bind(await world.pod(make_pod("first").gpu_memory(100)))
+    pods = [await world.pod(make_pod(f"p{number}").gpu_memory(50)) for number in range(6)]
+    before = world.api.calls.count("put_config_map")
+    bind = asyncio.create_task(world.bind(pods[0]))
+    await asyncio.sleep(0)
+    world.process.binder.asked()
+    await bind
+    binds = []
+    for pod in pods[1:]:
+        binds.append(asyncio.create_task(world.bind(pod)))
+        await asyncio.sleep(PAUSE / 10)
+    await asyncio.gather(*binds)
+    assert world.api.calls.count("put_config_map") - before == 2
+
+
 async def test_who_binds_one_pod_after_the_other_does_not_wait(world: World) -> None:
     began = asyncio.get_running_loop().time()
     for number in range(5):
+        world.process.binder.asked()
         await world.bind(await world.pod(make_pod(f"p{number}").gpu_memory(50)))
     assert asyncio.get_running_loop().time() - began < PAUSE
 

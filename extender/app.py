@@ -22,11 +22,13 @@ from extender.core.explain import explain, gather, judge
 from extender.core.inspect import picture
 from extender.core.podreader import uid_of
 from extender.core.values import NodeState
+from extender.direct import Direct, Endpoint
 from extender.embedded_routes import add_embedded_routes
 from extender.metrics import Scrape
 from extender.service import Service
 from extender.verbs import Answer, Verbs
 
+VERBS = ("filter", "prioritize", "bind", "preempt")
 #: How many nodes explain judges before it lets decisions pass.
 NODES_AT_A_TIME = 50
 
@@ -35,12 +37,13 @@ log = structlog.get_logger()
 
 def create_app(service: Service) -> FastAPI:
     """The main listener: everything."""
-    limit = Middleware(BodyLimit, most=service.settings.max_body_mib << 20)
-    app = FastAPI(title="gpu-extender", middleware=[limit], redirect_slashes=False)
     verbs = Verbs(service)
-    for name in ("filter", "prioritize", "bind", "preempt"):
-        endpoint = _verb(service, name, getattr(verbs, name))
-        app.add_api_route(f"/scheduler/{name}", endpoint, methods=["POST"], name=name, response_class=Response)
+    endpoints = {f"/scheduler/{name}": _verb(service, name, getattr(verbs, name)) for name in VERBS}
+    limit = Middleware(BodyLimit, most=service.settings.max_body_mib << 20)
+    app = FastAPI(title="gpu-extender", middleware=[limit, Middleware(Direct, endpoints)], redirect_slashes=False)
+    for path, endpoint in endpoints.items():
+        # For /docs, and for who comes with another method than POST.
+        app.add_api_route(path, endpoint, methods=["POST"], name=path.rpartition("/")[2], response_class=Response)
     add_read_routes(app, service)
     if service.embedded is not None:
         add_embedded_routes(app, service.embedded, service.reservations)
@@ -110,9 +113,7 @@ def to_json(content: Any, status: int = 200) -> Response:
     return Response(orjson.dumps(content), status, media_type="application/json")
 
 
-def _verb(
-    service: Service, name: str, handle: Callable[[bytes], Awaitable[Answer]]
-) -> Callable[[Request], Awaitable[Response]]:
+def _verb(service: Service, name: str, handle: Callable[[bytes], Awaitable[Answer]]) -> Endpoint:
     duration = service.metrics.duration.labels(name)
     results = service.metrics.results
 

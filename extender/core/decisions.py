@@ -168,12 +168,7 @@ class Decisions:
     def choose(self, node: str, request: GpuRequest) -> Verdict:
         """What bind gives the pod there; looks at no claim."""
         state = self.ledger.state(node)
-        if state is None:
-            return UNKNOWN_NODE
-        verdict = fit(state, request)
-        if isinstance(verdict, Shortfall) or request.share is None or not has_choice(state, request.share):
-            return verdict
-        return self._best(state, request)[0]
+        return UNKNOWN_NODE if state is None else self._chosen(state, request)
 
     def resume(self, uid: str, node: str, gpu_id: str) -> None:
         """A GPU is being opened there for the pod: until it is of no use, filter answers the pod with that node."""
@@ -295,13 +290,14 @@ class Decisions:
     # --- inside -------------------------------------------------------------------------------------------
 
     def _touch(self, name: str) -> None:
-        self._changed.add(self._board.touch(name))
+        self._changed.add(self._board.place(name))
         self.node_changed(name)
 
     def _write_rows(self) -> None:
         for position in self._changed:
             state = self._with_claims(self._board.name(position), "")
-            self._fleet.put(position, state)
+            if self._fleet.put(position, state):
+                self._board.touch(position)
             if state is None:
                 self._board.release(position)
         self._changed.clear()
@@ -368,6 +364,13 @@ class Decisions:
             found.append(CODE[verdict.reason, verdict.resolvable] if isinstance(verdict, Shortfall) else FITS)
         return np.array(found, np.int16)
 
+    def _chosen(self, state: NodeState, request: GpuRequest) -> Verdict:
+        """The best placement on a node that stands like that, weighed only where there are several."""
+        verdict = fit(state, request)
+        if isinstance(verdict, Shortfall) or request.share is None or not has_choice(state, request.share):
+            return verdict
+        return self._best(state, request)[0]
+
     def _best(self, state: NodeState, request: GpuRequest) -> tuple[Placement, Mapping[str, float]]:
         """The cheapest choice on a node where there is one, and the terms of its cost."""
         row = self._fleet.row(state)
@@ -403,7 +406,7 @@ class Decisions:
         for claim in self.claims.on(name):
             if claim.uid == but_for or self.ledger.pod(claim.uid) is not None:
                 continue
-            verdict, _ = self.place(state, claim.request)
+            verdict = self._chosen(state, claim.request)
             if isinstance(verdict, Placement):
                 state = with_placement(state, claim.request, verdict, claim.uid)
         return state

@@ -5,7 +5,7 @@ A row is derived from a ``NodeState`` and nothing else; only rows of changed nod
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,7 @@ from extender.core import names
 from extender.core.codes import CODE, UNKNOWN_NODE
 from extender.core.inventory import Inventory
 from extender.core.requests import LIMITS
-from extender.core.values import NodeState, SharedGpu
+from extender.core.values import Node, NodeState, SharedGpu
 
 Ints = NDArray[np.int64]
 K = TypeVar("K", bound=Hashable)
@@ -111,28 +111,30 @@ class Fleet:
         self.kinds: dict[Kind, int] = {}
         self.sizes: dict[int, int] = {}
         self._rows = _blank(64, 4)
+        #: position → what the row was made from, besides what changes with the pods there
+        self._nodes: dict[int, Node] = {}
 
-    def put(self, position: int, state: NodeState | None) -> None:
-        """Write the node's row; None: the node is not known."""
+    def put(self, position: int, state: NodeState | None) -> bool:
+        """Write the node's row (None: the node is not known); whether anything about it is new.
+
+        Most changes are none here: a share that was expected is assumed, recorded, then confirmed.
+        """
         self._reserve(position, 0 if state is None else len(state.gpus))
-        rows = self._rows
-        rows.takes[position] = rows.free[position] = 0
+        known = self._nodes.get(position)
         if state is None:
-            rows.facts[position] = _UNKNOWN
-            return
-        rows.facts[position] = self._facts(state)
-        for column, gpu in enumerate(state.gpus):
-            takes = _takes(gpu)
-            if takes:
-                rows.takes[position, column] = takes
-                rows.free[position, column] = gpu.free_mib
-                rows.size[position, column] = _index(self.sizes, gpu.memory_mib)
+            self._nodes.pop(position, None)
+            self._write(position, (_UNKNOWN, 0, 0, 0))
+            return known is not None
+        self._nodes[position] = state.node
+        row = (self._facts(state), *self._gpus(state, self._rows.free.shape[1]))
+        is_new = state.node is not known or row != self._read(position)
+        if is_new:
+            self._write(position, row)
+        return is_new
 
     def row(self, state: NodeState) -> Rows:
         """One node that is not in the fleet, or stands differently there."""
-        takes = [_takes(gpu) for gpu in state.gpus] or [0]
-        free = [gpu.free_mib if takes[column] else 0 for column, gpu in enumerate(state.gpus)] or [0]
-        size = [_index(self.sizes, gpu.memory_mib) for gpu in state.gpus] or [0]
+        free, size, takes = self._gpus(state, max(1, len(state.gpus)))
         facts = np.array([self._facts(state)], np.int64)
         return Rows(facts, np.array([free]), np.array([size]), np.array([takes], np.int8))
 
@@ -145,11 +147,29 @@ class Fleet:
         self._reserve(count - 1, 0)
         return self._rows.facts[:count]
 
-    def _facts(self, state: NodeState) -> Sequence[int]:
+    def _read(self, position: int) -> tuple[list[int], ...]:
+        rows = self._rows
+        return tuple(values[position].tolist() for values in (rows.facts, rows.free, rows.size, rows.takes))
+
+    def _write(self, position: int, row: Sequence[Any]) -> None:
+        rows = self._rows
+        rows.facts[position], rows.free[position], rows.size[position], rows.takes[position] = row
+
+    def _gpus(self, state: NodeState, columns: int) -> tuple[list[int], list[int], list[int]]:
+        """What is free, sizes and modes of its shared GPUs, as ``Rows`` has them."""
+        free, size, takes = [0] * columns, [0] * columns, [0] * columns
+        for column, gpu in enumerate(state.gpus):
+            takes[column] = _takes(gpu)
+            if takes[column]:
+                free[column] = gpu.free_mib
+                size[column] = _index(self.sizes, gpu.memory_mib)
+        return free, size, takes
+
+    def _facts(self, state: NodeState) -> list[int]:
         inventory = state.inventory
         free = state.free
         card = _card(inventory)
-        return (
+        return [
             clipped(free.get(names.CPU, 0)),
             clipped(free.get(names.MEMORY, 0)),
             clipped(free.get(names.PODS, 0)),
@@ -169,7 +189,7 @@ class Fleet:
             state.barred,
             max([card, inventory.largest_mib, *(gpu.memory_mib for gpu in state.gpus)]),
             BACKEND_BIT.get(inventory.enforcement or "", 0),
-        )
+        ]
 
     def _reserve(self, position: int, gpus: int) -> None:
         nodes, columns = self._rows.free.shape

@@ -60,13 +60,15 @@ class Scoreboard:
     def __len__(self) -> int:
         return len(self._names)
 
-    def touch(self, name: str) -> int:
-        """That node changed: whatever was judged of it is void. Returns its position."""
+    def place(self, name: str) -> int:
+        """The node's position, from now on if it has none yet."""
         known = self._position.get(name)
-        position = self._place_of(name) if known is None else _number(known)
+        return self._place_of(name) if known is None else _number(known)
+
+    def touch(self, position: int) -> None:
+        """The node there changed: whatever was judged of it is void."""
         self._changes += 1
         self._changed[position] = self._changes
-        return position
 
     def name(self, position: int) -> str:
         """The node at that position."""

@@ -9,8 +9,11 @@ from numpy.typing import NDArray
 
 from extender.core.decisions import Decisions, Policy
 from extender.core.nodereader import read_nodes
+from extender.core.placement import Placement
+from extender.core.requests import GpuRequest
 from extender.core.scoreboard import UNKNOWN, Ints, Scoreboard, best
-from tests.builders import make_node, make_pod
+from extender.core.values import ShareState
+from tests.builders import PodBuilder, make_node, make_pod
 
 NO_NODE = 9
 
@@ -25,7 +28,7 @@ class Board:
 
     def put(self, name: str, cost: float) -> None:
         self.costs[name] = cost
-        self.board.touch(name)
+        self.board.touch(self.board.place(name))
 
     def judge(self, positions: Ints) -> tuple[NDArray[np.float64], NDArray[np.int16]]:
         names = self.board.names(positions)
@@ -95,7 +98,7 @@ def test_a_list_that_is_remembered_is_what_looking_it_up_would_give(history: lis
     for verb, name in history:
         (position,) = board.positions([name]).tolist()
         if verb == "touch":
-            board.touch(name)
+            board.touch(board.place(name))
         elif position != UNKNOWN:
             board.release(position)
         for names in (["a", "b"], ["c", "b", "a"]):
@@ -141,3 +144,111 @@ def test_the_place_of_a_node_that_is_gone_is_taken_by_the_next() -> None:
         decisions.ledger.drop_node(f"n{index}")
         assert decisions.filter(pod, [f"n{index}"]).unresolvable
     assert len(decisions._board) <= 2
+
+
+NODES = [f"n{index}" for index in range(3)]
+ASKED = [
+    make_pod().gpu_memory(300),
+    make_pod().gpu_fraction("0.7").num_devices(2),
+    make_pod().gpus(1),
+    make_pod().gpus(3, "nvidia.com/mig-1g.10gb"),
+    make_pod().container("main", requests={"cpu": "2"}),
+]
+steps = st.one_of(
+    st.tuples(st.just("place"), st.integers(0, len(ASKED) - 1)),
+    st.tuples(st.sampled_from(["record", "confirm", "end claim", "release"]), st.integers(0, 5)),
+    st.tuples(st.sampled_from(["bar", "2 slices", "3 slices", "3 cpu", "drop"]), st.integers(0, len(NODES) - 1)),
+)
+
+
+class Walk:
+    """One cluster, and what happens to it."""
+
+    def __init__(self) -> None:
+        self.decisions = Decisions(Policy(shortlist=1), claim_ttl=1, timer=lambda: 0.0)
+        self.placed: list[str] = []
+        for name in NODES:
+            self.node(name)
+
+    def node(self, name: str, *, cpu: int = 4, slices: int = 0) -> None:
+        built = make_node(name).cpu(cpu).gpus(3, mib=1000)
+        if slices:
+            built.allocatable("nvidia.com/mig-1g.10gb", slices)
+        (read,) = read_nodes([built.build()])
+        self.decisions.ledger.put_node(read)
+
+    def step(self, verb: str, which: int) -> None:
+        ledger = self.decisions.ledger
+        if verb == "place":
+            self.place(ASKED[which])
+        elif verb == "bar":
+            state = ledger.state(NODES[which])
+            ledger.bar(NODES[which], barred=state is None or not state.barred)
+        elif verb == "drop":
+            ledger.drop_node(NODES[which])
+        elif verb[0].isdigit():
+            number, _, what = verb.partition(" ")
+            self.node(NODES[which], **{what: int(number)})
+        elif which < len(self.placed):
+            uid = self.placed[which]
+            held = ledger.pod(uid)
+            if verb == "end claim":
+                self.decisions.claims.end(uid)
+            elif verb == "release":
+                ledger.release(uid)
+            elif verb == "confirm" and held is not None:
+                ledger.confirm(uid)
+            elif held is not None and held.state is ShareState.ASSUMED:
+                ledger.record(uid)
+
+    def place(self, pod: PodBuilder) -> None:
+        uid = f"u{len(self.placed)}"
+        found = self.decisions.filter(pod.uid(uid).build(), NODES).nodes
+        request = GpuRequest.from_pod(pod.build())
+        assert isinstance(request, GpuRequest)
+        placement = self.decisions.choose(found[0], request) if found else None
+        if isinstance(placement, Placement):
+            new_ids = [f"{uid}-{index}" for index in range(placement.new)]
+            self.decisions.ledger.assume(
+                uid=uid, namespace="d", name=uid, node=found[0], request=request, placement=placement, new_ids=new_ids
+            )
+            self.placed.append(uid)
+
+    def verdicts(self) -> list[tuple[list[float], list[int]]]:
+        """Of every request on every node."""
+        positions = self.decisions._board.positions(NODES)
+        found = []
+        for pod in ASKED:
+            request = GpuRequest.from_pod(pod.build())
+            assert isinstance(request, GpuRequest)
+            judged = self.decisions._judged(request, "", positions)
+            found.append((judged.cost.take(positions).tolist(), judged.code.take(positions).tolist()))
+        return found
+
+
+@given(st.lists(steps, max_size=15))
+def test_what_is_kept_is_what_judging_anew_would_give(history: list[tuple[str, int]]) -> None:
+    walk = Walk()
+    walk.verdicts()
+    for step in history:
+        walk.step(*step)
+        kept = walk.verdicts()
+        walk.decisions._board.forget_verdicts()
+        assert kept == walk.verdicts(), step
+
+
+def test_a_node_on_which_a_bind_goes_on_as_expected_is_not_judged_again() -> None:
+    """What filter expected of the pod was counted with its claim; assumed, recorded and bound it holds the same."""
+    walk = Walk()
+    walk.place(ASKED[0])
+    judged: list[int] = []
+    walk.decisions._judge = lambda *given: judged.append(len(given[0])) or Decisions._judge(walk.decisions, *given)  # type: ignore[method-assign, func-returns-value]
+    walk.verdicts()
+    judged.clear()
+    for verb in ("record", "confirm", "end claim"):
+        walk.step(verb, 0)
+        walk.verdicts()
+    assert judged == []
+    walk.step("release", 0)
+    walk.verdicts()
+    assert judged == [1] * len(ASKED)

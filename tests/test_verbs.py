@@ -36,6 +36,16 @@ async def test_get_paths() -> None:
         assert (await extender.http.get("/scheduler/filter")).status_code == 405
 
 
+async def test_verbs_are_documented_though_they_pass_the_framework_by(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with cluster() as extender:
+        described = (await extender.http.get("/openapi.json")).json()["paths"]
+        assert [list(described[f"/scheduler/{verb}"]) for verb in VERBS] == [["post"]] * 4
+        monkeypatch.setattr("fastapi.routing.APIRoute.handle", lambda *_: pytest.fail("the long way"))
+        for verb in VERBS:
+            answer = await extender.http.post(f"/scheduler/{verb}", json={})
+            assert (answer.status_code, list(answer.json())) == (200, ["Error"])
+
+
 async def test_not_in_step_yet() -> None:
     """Fail closed: an error for every verb, never a failure map; the process is alive but not ready."""
     async with cluster() as extender:

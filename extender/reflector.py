@@ -112,9 +112,12 @@ class Reflector:
             return
         self._ledger.put_record(node, recorded_pods(node, record), recorded_gpus(node, record))
 
-    def pod_gone(self, pod: Object) -> None:
-        """The API has deleted the pod. One that was taken away while it ran counts for its own grace period more."""
-        seconds = lingers(pod)
+    def pod_gone(self, pod: Object, *, seen: bool = True) -> None:
+        """The API has deleted the pod. One that was taken away while it ran counts for its own grace period more.
+
+        ``seen``: whether ``pod`` is its last version. Else nobody knows how it went.
+        """
+        seconds = lingers(pod, seen=seen)
         if is_reservation(pod):
             self._reservation_gone(pod)
         elif seconds:

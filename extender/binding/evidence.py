@@ -91,7 +91,15 @@ def record_of(pods: Iterable[PodOnNode], reservations: Iterable[Reservation]) ->
             if (r := by_id.get(share.gpu_id)) and r.uid and r.device and r.memory_mib
         }
         entries = [
-            Entry(share.gpu_id, pod.uid, f"{pod.namespace}/{pod.name}", share.mib, pod.attempt or "", pod.compute_mode)
+            Entry(
+                share.gpu_id,
+                pod.uid,
+                f"{pod.namespace}/{pod.name}",
+                share.mib,
+                pod.attempt or "",
+                pod.compute_mode,
+                pod.grace,
+            )
             for share in pod.shares
             if share.gpu_id in opened
         ]

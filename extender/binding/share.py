@@ -23,7 +23,14 @@ from extender.core.decisions import Decisions
 from extender.core.enforcement import PlacedDevice, limit_annotations
 from extender.core.errors import ApiError, Conflict, GpuExtenderError, LedgerError, NotFound, Refused
 from extender.core.placement import Shortfall
-from extender.core.podreader import annotations_of, namespaced_name, node_of, placement_annotations, uid_of
+from extender.core.podreader import (
+    annotations_of,
+    grace_of,
+    namespaced_name,
+    node_of,
+    placement_annotations,
+    uid_of,
+)
 from extender.core.record import Entry, NodeRecord
 from extender.core.requests import GpuRequest
 from extender.core.values import PodOnNode, ShareState
@@ -77,6 +84,8 @@ class ShareBinding:
         self._numbers = count(1)
         #: pod UID → the try whose Binding may have landed or may yet land
         self._unknown: dict[str, _Try] = {}
+        #: UIDs of those of these pods that have left, and since when, on the loop's clock, that is known.
+        self._left: dict[str, float] = {}
 
     def expect_more(self) -> None:
         """Other pods are about to be bound."""
@@ -99,6 +108,7 @@ class ShareBinding:
         if held is None or held.state is ShareState.CONFIRMED:
             # The watch has told: gone, or bound. What it left in the record goes as any dead entry does.
             del self._unknown[uid]
+            self._left.pop(uid, None)
             self._ledger.unplan(unknown.held)
             return
         await self._after_silence(unknown)
@@ -344,7 +354,11 @@ class ShareBinding:
         try:
             pod = await self._fence.pod(namespace, name, attempt.uid)
         except NotFound as error:
+            if self._may_still_run(attempt):
+                self._unknown[attempt.uid] = attempt
+                raise OutcomeUnknown(f"pod {namespace}/{name} is gone; nobody knows whether it ran") from error
             self._unknown.pop(attempt.uid, None)
+            self._left.pop(attempt.uid, None)
             await self._abandon(attempt)
             raise BindFailed(f"pod {namespace}/{name} is gone") from error
         except ApiError as error:
@@ -356,6 +370,12 @@ class ShareBinding:
             return
         await self._abandon(attempt)
         raise BindFailed("the API did not answer the Binding, and it has not taken effect")
+
+    def _may_still_run(self, attempt: _Try) -> bool:
+        """Our Binding may have landed before the pod left, and the watch has not told yet how it went."""
+        now = asyncio.get_running_loop().time()
+        since = self._left.setdefault(attempt.uid, now)
+        return not self._ledger.is_gone(attempt.uid) and now - since < grace_of(attempt.pod)
 
     async def _found_bound(self, attempt: _Try, pod: Pod) -> None:
         """The pod is bound: by this try, or by somebody else. Raises BindFailed for the latter."""
@@ -386,8 +406,9 @@ class ShareBinding:
 
 def _entries(attempt: _Try) -> list[Entry]:
     held = attempt.held
+    pod = f"{held.namespace}/{held.name}"
     return [
-        Entry(share.gpu_id, held.uid, f"{held.namespace}/{held.name}", share.mib, attempt.name, held.compute_mode)
+        Entry(share.gpu_id, held.uid, pod, share.mib, attempt.name, held.compute_mode, grace_of(attempt.pod))
         for share in held.shares
     ]
 

@@ -14,14 +14,12 @@ from extender.core.errors import InputError
 from extender.core.fields import child, children
 from extender.core.requests import GpuRequest
 from extender.core.requests.resources import requested
-from extender.core.values import PodOnNode, Reservation, ShareOnGpu
+from extender.core.values import USUAL_GRACE, PodOnNode, Reservation, ShareOnGpu
 
 Pod = Mapping[str, Any]
 
 #: Of these, or of the dialect for each container, every pod that asks for a share has one.
 _ASKING = frozenset({names.GPU_FRACTION, names.GPU_MEMORY})
-#: Seconds, where a pod says none: the API server's default.
-_USUAL_GRACE = 30
 _CONTAINER_STATUSES = ("initContainerStatuses", "containerStatuses", "ephemeralContainerStatuses")
 
 
@@ -97,6 +95,7 @@ def pod_on_node(pod: Pod) -> PodOnNode | None:
         attempt=str(annotations[names.TRY]) if annotations.get(names.TRY) else None,
         undecodable=undecodable or unreadable,
         unserved=not (shares or undecodable) and _asks_for_share(pod),
+        grace=grace_of(pod),
     )
 
 
@@ -134,18 +133,25 @@ def reservation_of(pod: Pod) -> Reservation | None:
     )
 
 
-def lingers(pod: Pod) -> int:
-    """Seconds that the processes of a pod may outlive its DELETED event: 0 for all that the kubelet has ended.
+def lingers(pod: Pod, *, seen: bool = True) -> int:
+    """Seconds that the processes of a pod may outlive its object: 0 for all that the kubelet has ended.
 
     Who deletes with grace period 0 takes the object away while the kubelet still gives the processes their own time.
+    ``seen``: whether ``pod`` is its last version; else it may have been bound, and deleted by force, since.
     """
-    if node_of(pod) is None or has_ended(pod) or child(pod, "metadata").get("deletionGracePeriodSeconds") != 0:
+    forced = node_of(pod) is not None and child(pod, "metadata").get("deletionGracePeriodSeconds") == 0
+    if has_ended(pod) or (seen and not forced):
         return 0
     statuses = _container_statuses(pod)
     if statuses and not any(_runs(status) for status in statuses):
         return 0
+    return grace_of(pod)
+
+
+def grace_of(pod: Pod) -> int:
+    """Seconds that the kubelet gives its processes to end."""
     grace = child(pod, "spec").get("terminationGracePeriodSeconds")
-    return grace if isinstance(grace, int) and grace >= 0 else _USUAL_GRACE
+    return grace if isinstance(grace, int) and grace >= 0 else USUAL_GRACE
 
 
 def placement_annotations(pod: PodOnNode, containers: tuple[str, ...]) -> dict[str, str]:

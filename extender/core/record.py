@@ -4,7 +4,7 @@ One ConfigMap per node, changed only by PUT with resourceVersion, so that any nu
 
     v: 1
     gpus: {<id>: {reservation: <uid>, device: GPU-…, mib: 81559, state: open | closing | lost,
-                  shares: {<pod uid>: {pod: ns/name, mib: 4096, try: <process>-<n>, mode: sm-sharing}}}}
+                  shares: {<pod uid>: {pod: ns/name, mib: 4096, try: <process>-<n>, mode: sm-sharing, grace: 60}}}}
 
 Each PUT keeps: Σ shares ≤ mib, a device occurs once, a closing GPU gains nothing. Fields that we do not know are kept.
 A record that we cannot read takes no share and is never rewritten.
@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from extender.core import names
 from extender.core.errors import InputError
+from extender.core.values import USUAL_GRACE
 
 VERSION: Final = 1
 #: The ConfigMap's keys.
@@ -48,6 +49,8 @@ class Entry:
     mib: int
     attempt: str
     compute_mode: str = names.TIME_SLICING
+    #: Seconds that the pod's processes may outlive its object.
+    grace: int = USUAL_GRACE
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +99,8 @@ class NodeRecord:
         """Every share."""
         for gpu_id, gpu in self._content["gpus"].items():
             for pod_uid, share in gpu["shares"].items():
-                mode = share.get("mode", names.TIME_SLICING)
-                yield Entry(gpu_id, pod_uid, share["pod"], share["mib"], share["try"], mode)
+                mode, grace = share.get("mode", names.TIME_SLICING), share.get("grace", USUAL_GRACE)
+                yield Entry(gpu_id, pod_uid, share["pod"], share["mib"], share["try"], mode, grace)
 
     def of(self, pod_uid: str) -> tuple[Entry, ...]:
         """The pod's shares."""
@@ -232,6 +235,8 @@ def _take(gpus: Json, entry: Entry, opened: Opened | None, missing: Mapping[str,
     share = {"pod": entry.pod, "mib": entry.mib, "try": entry.attempt}
     if entry.compute_mode != names.TIME_SLICING:
         share["mode"] = entry.compute_mode
+    if entry.grace != USUAL_GRACE:
+        share["grace"] = entry.grace
     gpu["shares"][entry.pod_uid] = share
     return None
 
@@ -287,6 +292,9 @@ def _check_share(where: str, share: object) -> None:
         raise UnreadableRecord(f"{where}.mib must be a positive integer")
     if share.get("mode", names.TIME_SLICING) not in names.COMPUTE_MODES:
         raise UnreadableRecord(f"{where}.mode is unknown")
+    grace = share.get("grace", USUAL_GRACE)
+    if not isinstance(grace, int) or isinstance(grace, bool) or grace < 0:
+        raise UnreadableRecord(f"{where}.grace must be an integer of at least 0")
 
 
 def _is_amount(value: object) -> bool:

@@ -24,6 +24,7 @@ def recorded_pods(node: str, record: NodeRecord) -> list[PodOnNode]:
             state=ShareState.RECORDED,
             observed=True,
             attempt=entry.attempt,
+            grace=entry.grace,
         )
     return list(holders.values())
 

@@ -31,6 +31,10 @@ class GpuState(StrEnum):
     LOST = "lost"  # shares run on it, but no reservation pod holds its device
 
 
+#: Seconds that a pod's processes get to end where it says none: the API server's default.
+USUAL_GRACE: Final = 30
+
+
 @dataclass(frozen=True, slots=True)
 class ShareOnGpu:
     """One device's part of what a pod holds."""
@@ -64,6 +68,8 @@ class PodOnNode:
     unserved: bool = False
     #: Its annotations say less than what it was bound with, which counts.
     changed: bool = False
+    #: Seconds that its processes may outlive its object.
+    grace: int = USUAL_GRACE
 
 
 #: Why a reservation pod that has not reported is closed: what it was for is gone, or its time is over.

@@ -86,7 +86,7 @@ class Pods:
         key = namespaced_name(pod)
         before = self._pods.get(key)
         if before is not None and uid_of(before) != uid_of(pod):
-            self._watcher.pod_gone(before)  # Its name is another's now.
+            self._watcher.pod_gone(before, seen=False)  # Its name is another's now.
         self._keep(key, pod)
         self._watcher.pod(pod)
 
@@ -111,7 +111,7 @@ class Pods:
         for pod in sorted(missing, key=is_reservation):
             if await self._is_gone(pod):
                 self._repaired("gone")
-                self._end(pod)
+                self._end(pod, seen=False)
 
     def _bound_unseen(self) -> list[Pod]:
         """Bound by us while the watch was broken: the ledger knows them, and no list or event has shown them yet."""
@@ -136,12 +136,12 @@ class Pods:
         self._put(slim(found))
         return False
 
-    def _end(self, pod: Pod) -> None:
+    def _end(self, pod: Pod, *, seen: bool = True) -> None:
         key = namespaced_name(pod)
         if uid_of(self._pods.get(key, {})) == uid_of(pod):
             del self._pods[key]
             self._unbound.pop(key, None)
-        self._watcher.pod_gone(pod)
+        self._watcher.pod_gone(pod, seen=seen)
 
 
 def _reservations_first(pods: Iterable[Pod]) -> list[Pod]:

@@ -50,3 +50,40 @@ async def test_no_bind_leaves_its_entry_out_meanwhile() -> None:
     await asyncio.sleep(31)
     await world.bind(await world.pod(make_pod("r").gpu_memory(600)))
     assert sorted(entry.pod for entry in await world.entries()) == ["default/q", "default/r"]
+
+
+async def test_one_that_goes_before_anybody_knows_that_it_was_bound() -> None:
+    """The Binding has landed, its answer is lost, and the fence finds no pod: its processes run all the same."""
+    world = World()
+    pod = await world.pod(make_pod("p").gpu_memory(600).spec(terminationGracePeriodSeconds=45))
+    world.api.faults["bind_pod", 1] = "lost"
+    world.api.script["patch_pod", 1, "before"] = lambda: take_away(world, pod, force=True)
+    assert "nobody knows" in await world.error(pod)
+    both = await world.pod(make_pod("r").gpu_memory(500).num_devices(2))
+    await asyncio.sleep(44)
+    assert await world.error(both)
+    await asyncio.sleep(2)
+    await world.bind(both)
+    await world.process.binder.settle()
+    assert world.process.binder.oldest_assumed() == 0
+
+
+async def test_what_nobody_saw_go_is_given_up_in_the_end() -> None:
+    """The watch never shows how a pod went whose bind has had no answer."""
+    world = World()
+    pod = await world.pod(make_pod("p").gpu_memory(600))
+
+    async def go_unseen() -> None:
+        world.process.die()  # Its watch, that is: the bind goes on.
+        await world.delete(pod)
+
+    world.api.faults["bind_pod", 1] = "never"
+    world.api.script["patch_pod", 1, "before"] = go_unseen
+    assert "nobody knows" in await world.error(pod)
+    await asyncio.sleep(29)
+    await world.process.binder.settle()
+    assert world.process.binder.is_open(pod["metadata"]["uid"])
+    await asyncio.sleep(2)
+    await world.process.binder.settle()
+    assert not world.process.binder.is_open(pod["metadata"]["uid"])
+    assert await world.entries() == []

@@ -93,6 +93,12 @@ def test_a_gpu_that_nobody_knows_gains_nothing() -> None:
     assert changed == "the shared GPU has left the record"
 
 
+@pytest.mark.parametrize("grace", [0, 30, 3600])
+def test_how_long_a_pods_processes_may_outlive_it_is_kept(grace: int) -> None:
+    record = taken(NodeRecord.empty(), replace(entry(A, "p", 100), grace=grace))
+    assert [e.grace for e in NodeRecord.parse(record.dump()).entries()] == [grace]
+
+
 def test_compute_modes_do_not_mix() -> None:
     record = taken(NodeRecord.empty(), entry(A, "p", 100, mode=names.SM_SHARING))
     assert "another compute mode" in refused(record, entry(A, "q", 100))
@@ -214,6 +220,9 @@ SPOILT: list[tuple[list[str], Any]] = [
     (["gpus", "share-a", "shares", "p", "try"], None),
     (["gpus", "share-a", "shares", "p", "pod"], []),
     (["gpus", "share-a", "shares", "p", "mode"], "mps"),
+    (["gpus", "share-a", "shares", "p", "grace"], -1),
+    (["gpus", "share-a", "shares", "p", "grace"], True),
+    (["gpus", "share-a", "shares", "p", "grace"], "30"),
 ]
 
 

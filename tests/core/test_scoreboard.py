@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -226,6 +226,7 @@ class Walk:
         return found
 
 
+@settings(max_examples=50, deadline=None)
 @given(st.lists(steps, max_size=15))
 def test_what_is_kept_is_what_judging_anew_would_give(history: list[tuple[str, int]]) -> None:
     walk = Walk()

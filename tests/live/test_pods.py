@@ -1,5 +1,6 @@
 """Pods as list and watch show them: what was missed is made good, and nothing is freed without evidence."""
 
+import asyncio
 from collections.abc import Iterator
 from typing import Any
 
@@ -27,19 +28,22 @@ def reservation(version: int = 1) -> Json:
     return pod.annotation(names.DEVICE_MEMORY_MIB, str(CARD)).metadata(resourceVersion=str(version)).build()
 
 
-def waiting(name: str = "a", version: int = 1) -> Json:
-    return make_pod(name).gpu_memory(400).metadata(resourceVersion=str(version)).build()
+def waiting(name: str = "a", version: int = 1, grace: int = 0) -> Json:
+    pod = make_pod(name).gpu_memory(400).metadata(resourceVersion=str(version))
+    return pod.spec(terminationGracePeriodSeconds=grace).build()
 
 
-def bound(name: str = "a", version: int = 2, uid: str | None = None) -> Json:
+def bound(name: str = "a", version: int = 2, uid: str | None = None, grace: int = 0) -> Json:
     pod = make_pod(name).gpu_memory(400).metadata(resourceVersion=str(version)).on_node("n")
+    pod.spec(terminationGracePeriodSeconds=grace)
     pod.annotation(names.SHARED_GPUS, "share-1").annotation(names.VISIBLE_DEVICES, "GPU-1")
     pod.annotation(names.MEMORY_MIB, "400")
     return (pod.uid(uid) if uid is not None else pod).build()
 
 
 def whole(name: str = "w", version: int = 1) -> Json:
-    return make_pod(name).gpus(1).on_node("n").metadata(resourceVersion=str(version)).build()
+    pod = make_pod(name).gpus(1).on_node("n").metadata(resourceVersion=str(version))
+    return pod.spec(terminationGracePeriodSeconds=0).build()
 
 
 class Watching(Reflector):
@@ -51,8 +55,8 @@ class Watching(Reflector):
         super().account(pod)
         self._look()
 
-    def pod_gone(self, pod: Any) -> None:
-        super().pod_gone(pod)
+    def pod_gone(self, pod: Any, *, seen: bool = True) -> None:
+        super().pod_gone(pod, seen=seen)
         self._look()
 
     def _look(self) -> None:
@@ -146,6 +150,27 @@ async def test_no_gpu_ever_looks_lost_while_a_list_is_taken_in(world: World) -> 
     assert not world.watcher.lost
 
 
+@pytest.mark.parametrize("was_seen_bound", [True, False])
+async def test_a_pod_that_went_unseen_counts_for_its_grace_period(world: World, was_seen_bound: bool) -> None:
+    """It may have been deleted by force, while nobody told; and bound before, if it was not yet."""
+    await world.listed(reservation(), bound(grace=45) if was_seen_bound else waiting(grace=45))
+    if not was_seen_bound:
+        world.bind(waiting())
+    await world.listed(reservation())
+    assert world.names() == ["share-1"]
+    await asyncio.sleep(44)
+    assert world.holders() == ["a"]
+    await asyncio.sleep(2)
+    assert world.holders() == []
+
+
+async def test_a_pod_that_had_ended_when_it_was_last_seen_does_not(world: World) -> None:
+    stopped = {**bound(grace=45), "status": {"containerStatuses": [{"state": {"terminated": {}}}]}}
+    await world.listed(reservation(), stopped)
+    await world.listed(reservation())
+    assert world.holders() == []
+
+
 # --- absence from a list ------------------------------------------------------------------------------------
 
 
@@ -225,6 +250,7 @@ async def test_what_we_bound_unseen_ends_where_its_name_is_anothers(world: World
     world.bind(waiting())
     world.api["a"] = waiting() | {"metadata": {**waiting()["metadata"], "uid": "second"}}
     await world.listed(reservation())
+    await asyncio.sleep(31)  # What nobody has seen may have had the usual grace period.
     assert world.holders() == []
 
 

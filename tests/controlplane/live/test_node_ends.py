@@ -125,6 +125,29 @@ async def test_a_user_pod_deleted_by_force_runs_on_for_its_grace_period(scene: S
     assert scene.referee.violations() == []
 
 
+async def test_user_pods_deleted_by_force_while_the_extender_is_killed(scene: Scene, extender: Served) -> None:
+    """One a moment before, one while it is dead: whoever starts then has seen neither go, and both still run."""
+    grace = 28
+    nodes = [await scene.add(make_node(name).gpus(1, mib=A100)) for name in ("n", "m")]
+    scene.referee.lingering = grace
+    for name in ("before", "meanwhile"):
+        await scene.submit(make_pod(name).gpu_fraction("0.7").spec(terminationGracePeriodSeconds=grace))
+    await scene.run("before", "meanwhile")
+    await scene.delete_by_force("before")
+    await asyncio.sleep(1)
+    extender.process.kill()
+    await scene.delete_by_force("meanwhile")
+    extender.process.start()
+    await asyncio.to_thread(extender.process.wait_until_ready)
+    following = [make_pod(name).gpu_fraction("0.7").spec(terminationGracePeriodSeconds=0) for name in ("one", "two")]
+    await scene.submit(*following)
+    await scene.stay_pending("one", "two", seconds=22)
+    assert set(scene.referee.running()) >= {"default/before", "default/meanwhile"}
+    await scene.run("one", "two", seconds=120)
+    assert [scene.cards(node) for node in nodes] == [[[A100 * 7 // 10]]] * 2
+    assert scene.referee.violations() == []
+
+
 async def test_a_user_pod_asked_to_end_keeps_its_room_until_it_has(scene: Scene) -> None:
     await scene.add(make_node("n").gpus(1, mib=A100))
     scene.referee.lingering = 3

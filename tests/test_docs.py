@@ -55,6 +55,13 @@ def rows(page: str, heading: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines[2:]]
 
 
+def code(page: str, heading: str) -> list[list[str]]:
+    """The command lines of each block of shell code under a heading, continued ones in one."""
+    section = re.split(r"^## ", read(page).partition(f"\n{heading}\n")[2], maxsplit=1, flags=re.M)[0]
+    blocks = re.findall(r"```sh\n(.*?)```", section, re.S)
+    return [[line for line in block.replace("\\\n", " ").splitlines() if line.strip()] for block in blocks]
+
+
 def _table(lines: Sequence[str]) -> Iterator[str]:
     started = False
     for line in lines:

@@ -105,6 +105,13 @@ def test_metrics_are_those_of_the_service() -> None:
     assert told == there
 
 
+def test_metrics_that_ask_for_something_are_among_them() -> None:
+    there = {cells[0].strip("`").partition("{")[0] for cells in rows("docs/configuration.md", "## Metrics")}
+    told = [set(re.findall(r"gpu_extender_\w+", text)) for text in read("docs/operations.md").splitlines()]
+    assert set().union(*told) <= there
+    assert len(rows("docs/operations.md", "## Metrics that ask for something")) > 10
+
+
 def test_reasons_of_nodes_are_those_of_the_product() -> None:
     told = {cells[0].strip("`"): cells[1] for cells in rows("docs/inventory.md", "## Reasons")}
     assert told == dict(REASON_TEXT)

@@ -14,6 +14,7 @@ from tests.controlplane.process import PATIENCE, wait_for
 from tests.controlplane.scene import Scene
 from tests.controlplane.stage import Stage
 from tests.controlplane.users import TENANT
+from tests.manifests import BASE
 from tests.test_docs import ROOT, code
 
 COMMANDS, REMEDY = code("docs/operations.md", "## Uninstall")
@@ -24,9 +25,10 @@ CONTROLLERS: Final = (
     "namespace-controller",
     "garbage-collector-controller",
 )
-KINDS: Final = "validatingadmissionpolicies,validatingadmissionpolicybindings,mutatingadmissionpolicies"
-KINDS_TOO: Final = (
-    f"{KINDS},mutatingadmissionpolicybindings,clusterroles,clusterrolebindings,priorityclasses,namespaces"
+#: What the manifests have outside the two namespaces, and these.
+KINDS: Final = (
+    "namespaces,priorityclasses,clusterroles,clusterrolebindings,rolebindings,validatingadmissionpolicies,"
+    "validatingadmissionpolicybindings,mutatingadmissionpolicies,mutatingadmissionpolicybindings"
 )
 
 pytestmark = pytest.mark.timeout(400)  # a control plane with controllers, extender and scheduler, for each test
@@ -71,12 +73,13 @@ def processes(scene: Scene, namespace: str) -> set[str]:
 
 async def left_behind(scene: Scene) -> list[str]:
     """Whatever the cluster has of ours."""
-    ours = f"get {KINDS_TOO} -l app.kubernetes.io/part-of=gpu-extender -o name"
-    return (await kubectl(scene, f"kubectl {ours}")).split()
+    get = f"kubectl get {KINDS} -A -l app.kubernetes.io/part-of=gpu-extender -o name"
+    return (await kubectl(scene, get)).split()
 
 
 async def test_the_commands_of_the_page_leave_nothing_behind_and_end_no_pod_of_a_user(scene: Scene) -> None:
     stop, stopped, shares, release, remove = COMMANDS
+    assert len(await left_behind(scene)) > 10
     await kubectl(scene, stop)
     await kubectl(scene, stopped)
     assert of_the_deployment(scene.stage) == []
@@ -109,6 +112,8 @@ async def test_in_another_order_gpus_stay_held_under_shares_until_their_pods_are
     await asyncio.sleep(3)  # longer than the extender's own deletions take
     assert processes(scene, names.RESERVATION_NAMESPACE) == held
     assert processes(scene, "default") == {"share-0", "share-1", "whole"}
+    with pytest.raises(AssertionError, match="being terminated"):
+        await kubectl(scene, f"kubectl apply -k {BASE} --dry-run=server")
     await scene.delete("share-0", "share-1")
     (remedy,) = REMEDY
     await kubectl(scene, remedy)

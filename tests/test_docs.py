@@ -55,6 +55,13 @@ def rows(page: str, heading: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines[2:]]
 
 
+def code(page: str, heading: str) -> list[list[str]]:
+    """The command lines of each block of shell code under a heading, continued ones in one."""
+    section = re.split(r"^## ", read(page).partition(f"\n{heading}\n")[2], maxsplit=1, flags=re.M)[0]
+    blocks = re.findall(r"```sh\n(.*?)```", section, re.S)
+    return [[line for line in block.replace("\\\n", " ").splitlines() if line.strip()] for block in blocks]
+
+
 def _table(lines: Sequence[str]) -> Iterator[str]:
     started = False
     for line in lines:
@@ -96,6 +103,13 @@ def test_metrics_are_those_of_the_service() -> None:
         there.add(f"{metric.name}_total" if metric.type == "counter" else metric.name)
     told = {cells[0].strip("`").partition("{")[0] for cells in rows("docs/configuration.md", "## Metrics")}
     assert told == there
+
+
+def test_metrics_that_ask_for_something_are_among_them() -> None:
+    there = {cells[0].strip("`").partition("{")[0] for cells in rows("docs/configuration.md", "## Metrics")}
+    told = [set(re.findall(r"gpu_extender_\w+", text)) for text in read("docs/operations.md").splitlines()]
+    assert set().union(*told) <= there
+    assert len(rows("docs/operations.md", "## Metrics that ask for something")) > 10
 
 
 def test_reasons_of_nodes_are_those_of_the_product() -> None:

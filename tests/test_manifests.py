@@ -3,9 +3,11 @@
 import copy
 import re
 from pathlib import Path
-from typing import Any
+from shutil import copytree
+from typing import Any, Final
 
 import pytest
+import yaml
 
 from extender.config import ENVIRONMENT_PREFIX, Settings
 from extender.core import names, reservation
@@ -14,7 +16,9 @@ from extender.elector import LEASE
 from extender.pokes import PAUSE
 from extender.server import GRACE
 from tests.manifests import BASE, OVERLAYS, container, objects, of_kind, one, rights, scheduler_configuration
+from tests.test_docs import read, rows
 
+PAGE: Final = "docs/operations.md"
 EXTENDER, SCHEDULER, RESERVATIONS = "gpu-extender", "gpu-extender", names.RESERVATION_NAMESPACE
 DEFAULTS = Settings()
 
@@ -223,7 +227,6 @@ def overlay(name: str) -> Path:
 
 
 def test_the_variants_differ_from_the_base_where_they_say() -> None:
-    assert environment(overlay("runtime-class-nvidia"))["GPU_EXTENDER_AGENT_RUNTIME_CLASS"] == "nvidia"
     single = overlay("single-replica")
     assert one("Deployment", "gpu-extender", "gpu-extender", single)["spec"]["replicas"] == 1
     assert of_kind("PodDisruptionBudget", single) == []
@@ -236,5 +239,35 @@ def test_the_variants_differ_from_the_base_where_they_say() -> None:
     (settings,) = (binding for binding in expected if binding["metadata"]["name"] == "gpu-extender-settings")
     assert settings["spec"].pop("matchResources") == {"objectSelector": {"matchLabels": {names.SHARE_LABEL: "true"}}}
     assert of_kind("ValidatingAdmissionPolicyBinding", older) == expected
-    variants = {"runtime-class-nvidia", "single-replica", "prometheus-operator", "validating-only"}
+    variants = {"cdi", "runtime-class-nvidia", "single-replica", "prometheus-operator", "validating-only"}
     assert {folder.name for folder in OVERLAYS} == variants
+
+
+@pytest.mark.parametrize(
+    ("folder", "of_share_pods", "of_reservation_pods"),
+    [(BASE, "", None), (overlay("cdi"), "nvidia", None), (overlay("runtime-class-nvidia"), "nvidia", "nvidia")],
+    ids=lambda value: value.name if isinstance(value, Path) else "",
+)
+def test_a_runtime_class_is_asked_for_where_the_nodes_need_it(
+    folder: Path, of_share_pods: str, of_reservation_pods: str | None
+) -> None:
+    expected = {**one("ConfigMap", "gpu-extender-admission", "gpu-extender")["data"], "runtime-class": of_share_pods}
+    assert one("ConfigMap", "gpu-extender-admission", "gpu-extender", folder)["data"] == expected
+    assert environment(folder).get("GPU_EXTENDER_AGENT_RUNTIME_CLASS") == of_reservation_pods
+    rest = [found for found in objects(folder) if found["kind"] not in ("ConfigMap", "Deployment")]
+    assert rest == [found for found in objects() if found["kind"] not in ("ConfigMap", "Deployment")]
+
+
+def test_every_variant_is_told_on_the_page_that_installs() -> None:
+    assert {folder.name for folder in OVERLAYS} == {cells[0].strip("`") for cells in rows(PAGE, "## Install")}
+
+
+def test_the_kustomization_of_the_page_sets_the_images_of_all_pods(tmp_path: Path) -> None:
+    (text,) = re.findall(r"```yaml\n(# kustomization.yaml.*?)```", read(PAGE), re.S)
+    (tmp_path / "kustomization.yaml").write_text(text)
+    copytree(BASE.parent, tmp_path / "manifests")
+    (extender, scheduler) = (entry for entry in yaml.safe_load(text)["images"])
+    assert container("extender", tmp_path)["image"].startswith(extender["newName"] + ":")
+    assert container("extender", tmp_path)["image"] == environment(tmp_path)["GPU_EXTENDER_AGENT_IMAGE"]
+    assert container("kube-scheduler", tmp_path)["image"] == f"{scheduler['name']}:{scheduler['newTag']}"
+    assert of_kind("MutatingAdmissionPolicy", tmp_path) == []

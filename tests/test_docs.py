@@ -5,6 +5,7 @@
 
 import ast
 import inspect
+import json
 import os
 import re
 import shlex
@@ -134,6 +135,26 @@ def test_paths_are_those_of_the_service() -> None:
     there = {path for route in app.routes if (path := getattr(route, "path", "")) not in built_in}
     told = {cells[0].strip("`").split()[-1] for cells in rows("docs/architecture.md", "## HTTP")}
     assert told == there
+
+
+# --- the pods that pages print ---------------------------------------------------------------------------
+
+
+def _printed_pods() -> Iterator[Any]:
+    for page in ("README.md", "docs/requests.md"):
+        for block in re.findall(r"```yaml\n(.*?)```", read(page), re.S):
+            pod = yaml.safe_load(block)
+            if pod.get("kind") == "Pod":
+                yield pytest.param(pod, id=f"{page}: {pod['metadata']['name']}")
+
+
+@pytest.mark.parametrize("pod", list(_printed_pods()))
+def test_a_pod_that_a_page_prints_is_placed_on_the_example_cluster(pod: dict[str, Any], tmp_path: Path) -> None:
+    path = tmp_path / "pod.json"
+    path.write_text(json.dumps(pod), "utf-8")
+    told = CliRunner().invoke(cli, ["simulate", "--snapshot", str(CLUSTER), "-o", "json", str(path)])
+    [outcome] = [o for o in json.loads(told.output)["pods"] if o["pod"] == pod["metadata"]["name"]]
+    assert outcome["node"] is not None, outcome
 
 
 # --- requests and their refusals --------------------------------------------------------------------------

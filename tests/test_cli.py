@@ -128,6 +128,15 @@ def test_explain_unknown(run: Run, snapshot: Path) -> None:
     assert "pod team-a/nobody is not known" in ended.err
 
 
+def test_explain_where_only_kube_scheduler_objects(run: Run, tmp_path: Path) -> None:
+    node = make_node("n").gpus(1, mib=CARD).build()
+    node["spec"] = {"taints": [{"key": "nvidia.com/gpu", "value": "present", "effect": "NoSchedule"}]}
+    path = written(tmp_path / "c.json", [node, make_pod("p", "a").gpu_memory(4096).build()])
+    ended = run("explain", "--snapshot", str(path), "a/p")
+    assert "none of 1 nodes would take it:\n  1 node  kube-scheduler: untolerated taint nvidia.com/gpu" in ended.out
+    assert ended.code == 1
+
+
 def test_check(run: Run, snapshot: Path, tmp_path: Path) -> None:
     assert run("check", "--snapshot", str(snapshot)) == (0, "no differences\n", "")
     lost = [item for item in items() if item["metadata"]["name"] != "share-1"]

@@ -92,7 +92,7 @@ def explain(pod: str, snapshot: Path | None, server: str | None, output: str) ->
     told = fetch_json(f"/explain/{quote(namespace, safe='')}/{quote(name, safe='')}", snapshot, server)
     if not emit(told, output):
         _print_explanation(told)
-    if told["invalid"] or (told["state"] == "pending" and not any(node["fits"] for node in told["nodes"])):
+    if told["invalid"] or (told["state"] == "pending" and not any(map(_takes, told["nodes"]))):
         sys.exit(1)
 
 

@@ -4,8 +4,10 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any, NamedTuple
 
 import pytest
@@ -278,6 +280,41 @@ def test_a_server_that_is_no_extender(run: Run, start: Start, cluster_file: Path
     ended = run("inspect", "--server", f"{served.url}/elsewhere")
     assert (ended.code, ended.out, ended.err.count("\n")) == (2, "", 1)
     assert "Not Found" in ended.err
+
+
+@pytest.fixture
+def elsewhere() -> Iterator[Callable[[bytes], str]]:
+    """An HTTP server that answers 200 and these bytes, whatever is asked; its URL."""
+    body = b""
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    def answers(content: bytes) -> str:
+        nonlocal body
+        body = content
+        return f"http://127.0.0.1:{server.server_port}"
+
+    with HTTPServer(("127.0.0.1", 0), Answer) as server:
+        Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        yield answers
+        server.shutdown()
+
+
+@pytest.mark.parametrize("command", [("inspect",), ("inspect", "-o", "json"), ("check",), ("explain", "a/b")])
+@pytest.mark.parametrize("content", [b"<html>Hello</html>", b"", b"\xff", b"{}", b"[]", b"7", b'{"nodes": []}'])
+def test_a_server_that_answers_something_else(
+    run: Run, elsewhere: Callable[[bytes], str], command: tuple[str, ...], content: bytes
+) -> None:
+    url = elsewhere(content)
+    ended = run(*command, "--server", url)
+    assert ended == (2, "", f"gpu-extender: --server {url}: what answers there is no gpu-extender\n")
 
 
 # --- help -------------------------------------------------------------------------------------------------

@@ -27,7 +27,7 @@ SCHEDULER: Final = "kube-scheduler: "
 @source_options
 def inspect(snapshot: Path | None, server: str | None, output: str) -> None:
     """Every GPU: who holds what."""
-    seen = fetch_json("/inspect", snapshot, server)
+    seen = fetch_json("/inspect", ("nodes", "totals"), snapshot, server)
     if emit(seen, output):
         return
     parts: list[RenderableType] = [_node_table(seen["nodes"])]
@@ -89,7 +89,8 @@ def explain(pod: str, snapshot: Path | None, server: str | None, output: str) ->
     namespace, slash, name = pod.partition("/")
     if not (namespace and slash and name) or "/" in name:
         raise InputError(f"{pod!r}: name the pod as NAMESPACE/POD")
-    told = fetch_json(f"/explain/{quote(namespace, safe='')}/{quote(name, safe='')}", snapshot, server)
+    path = f"/explain/{quote(namespace, safe='')}/{quote(name, safe='')}"
+    told = fetch_json(path, ("invalid", "state", "nodes"), snapshot, server)
     if not emit(told, output):
         _print_explanation(told)
     if told["invalid"] or (told["state"] == "pending" and not any(map(_takes, told["nodes"]))):
@@ -199,7 +200,7 @@ def check(snapshot: Path | None, server: str | None, output: str) -> None:
 
     With --snapshot: where the file contradicts itself.
     """
-    found = fetch_json("/check", snapshot, server)
+    found = fetch_json("/check", ("differences",), snapshot, server)
     if not emit(found, output):
         for difference in found["differences"]:
             click.echo(f"{difference['kind']}: {difference['object']}: {difference['text']}")

@@ -1,6 +1,6 @@
 """Where ``inspect``, ``explain`` and ``check`` get their picture: a snapshot file, or a running service."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -48,16 +48,20 @@ def fetch(path: str, snapshot: Path | None, server: str | None) -> httpx.Respons
         raise InputError(f"--server {url}: {error or type(error).__name__}") from error
 
 
-def fetch_json(path: str, snapshot: Path | None, server: str | None) -> Any:
-    """The JSON at a path of the service. Raises InputError that names the file or the server."""
+def fetch_json(path: str, fields: Collection[str], snapshot: Path | None, server: str | None) -> Any:
+    """The object at a path of the service, with these fields. Raises InputError that names the file or the server."""
     response = fetch(path, snapshot, server)
-    if response.status_code == 200:
-        return response.json()
     try:
-        detail = response.json()["detail"]
-    except (ValueError, KeyError, TypeError):
-        detail = f"HTTP {response.status_code}: {response.text.strip()[:200]}"
-    raise InputError(f"{snapshot or server or DEFAULT_SERVER}: {detail}")
+        told = response.json()
+    except ValueError:
+        told = None
+    if response.status_code != 200:
+        detail = told.get("detail") if isinstance(told, dict) else None
+        detail = detail or f"HTTP {response.status_code}: {response.text.strip()[:200]}"
+        raise InputError(f"{snapshot or server or DEFAULT_SERVER}: {detail}")
+    if not isinstance(told, dict) or not told.keys() >= set(fields):
+        raise InputError(f"--server {server or DEFAULT_SERVER}: what answers there is no gpu-extender")
+    return told
 
 
 def _in_process(path: str, snapshot: Path) -> httpx.Response:

@@ -214,6 +214,13 @@ def test_a_running_service_gives_the_same_answers(run: Run, start: Start, snapsh
         assert by_server.code == 0
 
 
+def test_a_flag_beats_the_environment(run: Run, snapshot: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GPU_EXTENDER_SERVER", "http://127.0.0.1:9")
+    assert "--server http://127.0.0.1:9: " in run("inspect").err
+    assert "--server http://127.0.0.1:7: " in run("inspect", "--server", "http://127.0.0.1:7").err
+    assert run("inspect", "--snapshot", str(snapshot)).code == 0
+
+
 def test_names_are_no_markup(run: Run, tmp_path: Path) -> None:
     node = make_node("n").gpus(1, product="[red]X[/red]").build()
     ended = run("inspect", "--snapshot", str(written(tmp_path / "c.json", [node])))

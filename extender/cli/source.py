@@ -1,5 +1,6 @@
 """Where ``inspect``, ``explain`` and ``check`` get their picture: a snapshot file, or a running service."""
 
+import os
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,7 +24,7 @@ def source_options(command: _Command) -> _Command:
     for option in (
         click.option("-o", "--output", type=click.Choice(["table", "json", "yaml"]), default="table",
                      show_default=True, help="how to print it"),
-        click.option("--server", metavar="URL", envvar="GPU_EXTENDER_SERVER",
+        click.option("--server", metavar="URL",
                      help=f"a running extender  [default: {DEFAULT_SERVER}]"),
         click.option("--snapshot", type=click.Path(path_type=Path), metavar="FILE",
                      help="a file as `kubectl get nodes,pods -A -o yaml` prints it; - is standard input"),
@@ -41,9 +42,9 @@ def fetch(path: str, snapshot: Path | None, server: str | None) -> httpx.Respons
         raise InputError("--snapshot and --server: give one of the two")
     if snapshot is not None:
         return _in_process(path, snapshot)
-    url = (server or DEFAULT_SERVER).rstrip("/")
+    url = _url(server)
     try:
-        return httpx.get(url + path, timeout=_TIMEOUT, trust_env=False)
+        return httpx.get(url.rstrip("/") + path, timeout=_TIMEOUT, trust_env=False)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise InputError(f"--server {url}: {error or type(error).__name__}") from error
 
@@ -58,10 +59,14 @@ def fetch_json(path: str, fields: Collection[str], snapshot: Path | None, server
     if response.status_code != 200:
         detail = told.get("detail") if isinstance(told, dict) else None
         detail = detail or f"HTTP {response.status_code}: {response.text.strip()[:200]}"
-        raise InputError(f"{snapshot or server or DEFAULT_SERVER}: {detail}")
+        raise InputError(f"{snapshot or _url(server)}: {detail}")
     if not isinstance(told, dict) or not told.keys() >= set(fields):
-        raise InputError(f"--server {server or DEFAULT_SERVER}: what answers there is no gpu-extender")
+        raise InputError(f"--server {_url(server)}: what answers there is no gpu-extender")
     return told
+
+
+def _url(server: str | None) -> str:
+    return server or os.environ.get("GPU_EXTENDER_SERVER") or DEFAULT_SERVER
 
 
 def _in_process(path: str, snapshot: Path) -> httpx.Response:

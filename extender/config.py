@@ -17,6 +17,8 @@ from extender.core import names
 from extender.core.errors import InputError
 
 ENVIRONMENT_PREFIX = "GPU_EXTENDER_"
+#: Which cluster is served: settings of which one is given. The first source that gives one decides.
+CLUSTERS = ("snapshot", "kubeconfig")
 
 
 def _no_switch(value: object) -> object:
@@ -80,12 +82,20 @@ def load(flags: Mapping[str, Any], environment: Mapping[str, str], file: Path | 
     merged: dict[str, Any] = {}
     source: dict[str, str] = {}
     for name_of_layer, layer in layers:
+        if _clusters(layer):
+            merged = {name: value for name, value in merged.items() if name not in CLUSTERS}
         merged |= layer
         source |= dict.fromkeys(layer, name_of_layer)
+    if len(_clusters(merged)) > 1:
+        raise InputError(f"{source[CLUSTERS[0]]}: {' and '.join(CLUSTERS)}: give one of the two")
     try:
         return Settings.model_validate(merged)
     except ValidationError as error:
         raise InputError(_sentence(error, source)) from error
+
+
+def _clusters(layer: Mapping[str, Any]) -> list[str]:
+    return [name for name in CLUSTERS if layer.get(name) is not None]
 
 
 def _from_environment(environment: Mapping[str, str]) -> dict[str, str]:

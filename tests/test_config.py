@@ -41,6 +41,24 @@ def test_each_setting_has_its_own_source(tmp_path: Path) -> None:
     assert (found.max_body_mib, found.strategy, found.claim_ttl) == (5, "fgd", 1.5)
 
 
+@pytest.mark.parametrize(
+    ("flag", "environment", "text", "wins"),
+    [
+        ("snapshot", "KUBECONFIG", "kubeconfig: x\n", "snapshot"),
+        ("kubeconfig", "SNAPSHOT", "snapshot: x\n", "kubeconfig"),
+        ("kubeconfig", "HOST", "snapshot: x\n", "kubeconfig"),
+        ("host", "KUBECONFIG", "snapshot: x\n", "kubeconfig"),
+        ("host", "HOST", "snapshot: x\nkubeconfig: null\n", "snapshot"),
+        ("snapshot", "HOST", "snapshot: x\nkubeconfig: x\n", "snapshot"),
+    ],
+)
+def test_one_cluster_is_served_and_the_source_that_goes_first_says_which(
+    tmp_path: Path, flag: str, environment: str, text: str, wins: str
+) -> None:
+    found = load({flag: "y"}, {f"GPU_EXTENDER_{environment}": "z"}, written(tmp_path, text))
+    assert [name for name in ("snapshot", "kubeconfig") if getattr(found, name) is not None] == [wins]
+
+
 @pytest.mark.parametrize(("text", "value"), [("true", True), ("1", True), ("false", False), ("0", False)])
 def test_a_switch_in_the_environment(text: str, value: bool) -> None:
     assert load({}, {"GPU_EXTENDER_PREEMPTION": text}, None).preemption is value
@@ -55,6 +73,9 @@ def test_an_empty_file(tmp_path: Path, text: str) -> None:
     ("flags", "environment", "text", "sentence"),
     [
         ({"port": "x"}, {}, "", "flag: port is 'x': "),
+        ({"snapshot": "a", "kubeconfig": "b"}, {}, "", "flag: snapshot and kubeconfig: give one of the two"),
+        ({}, {"GPU_EXTENDER_SNAPSHOT": "a", "GPU_EXTENDER_KUBECONFIG": "b"}, "", "environment: snapshot and "),
+        ({}, {}, "snapshot: a\nkubeconfig: b\n", "settings.yaml: snapshot and kubeconfig: "),
         ({"port": 65536}, {}, "", "flag: port is '65536': "),
         ({"shortlist": -1}, {}, "", "flag: shortlist is '-1': "),
         ({}, {"GPU_EXTENDER_MAX_BODY_MIB": "0"}, "", "environment: max-body-mib is '0': "),

@@ -272,6 +272,19 @@ def test_a_broken_file_names_object_and_field(run: Run, tmp_path: Path) -> None:
         assert word in ended.err
 
 
+@pytest.mark.parametrize("command", [("inspect",), ("check",), ("explain", "a/b"), ("simulate",)])
+def test_a_file_of_something_else(run: Run, tmp_path: Path, command: tuple[str, ...]) -> None:
+    values = tmp_path / "values.yaml"
+    values.write_text("apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\n")
+    ended = run(*command, "--snapshot", str(values))
+    assert (ended.code, ended.out, ended.err.count("\n")) == (2, "", 1)
+    assert "values.yaml: document 1: Deployment web: no Node or Pod is in this file" in ended.err
+
+
+def test_a_cluster_without_anything(run: Run, tmp_path: Path) -> None:
+    assert run("check", "--snapshot", str(written(tmp_path / "c.json", []))) == (0, "no differences\n", "")
+
+
 @pytest.mark.parametrize(
     "arguments", [("nonsense",), ("inspect", "--nonsense"), ("simulate",), ("inspect", "-o", "xml")]
 )

@@ -50,11 +50,15 @@ def load_pods(path: Path) -> list[dict[str, Any]]:
 
 
 def parse_snapshot(text: str, source: str) -> Snapshot:
-    """The objects in ``text``; other kinds are ignored. Raises ``InputError`` that starts with ``source``."""
+    """The objects in ``text``; other kinds are ignored. Raises ``InputError`` that starts with ``source``, also where
+    there are other objects only; an empty list is an empty cluster."""
+    found = _parse(text, source)
     by_kind: dict[str, list[dict[str, Any]]] = {}
-    for entry in _parse(text, source):
+    for entry in found:
         if entry.known:
             by_kind.setdefault(entry.kind, []).append(entry.value)
+    if found and not by_kind:
+        raise InputError(f"{source}: {found[0].place}: {found[0].title}: no Node or Pod is in this file")
     kinds = ("Node", "Pod", "ResourceSlice", "ResourceClaim")
     return Snapshot(*(tuple(by_kind.get(kind, ())) for kind in kinds))
 

@@ -50,7 +50,6 @@ CLOSED_BECAUSE: Final = PREFIX + "closed-because"
 # What an administrator writes on a node.
 GPU_MEMORY_MIB_LABEL: Final = PREFIX + "gpu-memory-mib"
 SHARING_LABEL: Final = PREFIX + "sharing"
-SHARING_DISABLED: Final = "disabled"
 SHARING_ENABLED: Final = "enabled"
 # What holds containers to their shares there; without it, whatever the pod is prepared for.
 ENFORCEMENT_LABEL: Final = PREFIX + "enforcement"

@@ -173,11 +173,19 @@ class TestVirtualMachines:
 
 
 class TestSharingDisabled:
+    @pytest.mark.parametrize("value", ["disabld", "Disabled", "false", "enable", ""])
+    def test_any_value_but_the_two_keeps_shares_off(self, value: str) -> None:
+        shows(
+            read_node(node(gpus(8) | {"gpu-extender.io/sharing": value}, gpu=8)),
+            whole_gpus=8,
+            share_refusal="SharingDisabled",
+        )
+
     def test_whole_gpus_stay(self) -> None:
         labels = gpus(8) | {"gpu-extender.io/sharing": "disabled"}
         shows(read_node(node(labels, gpu=8)), whole_gpus=8, share_refusal="SharingDisabled")
 
-    def test_any_other_value_disables_nothing(self) -> None:
+    def test_enabled_refuses_nothing(self) -> None:
         labels = gpus(8) | {"gpu-extender.io/sharing": "enabled"}
         assert read_node(node(labels, gpu=8)).share_refusal is None
 

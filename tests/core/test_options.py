@@ -65,7 +65,7 @@ def node(kind: str, index: int) -> NodeBuilder:
         case "cordoned":
             return built.gpus(4, mib=1000).cordoned()
         case "off":
-            return built.gpus(4, mib=1000).label(names.SHARING_LABEL, names.SHARING_DISABLED)
+            return built.gpus(4, mib=1000).label(names.SHARING_LABEL, "disabled")
         case names.HAMI_CORE | names.MPS | names.NRI | "unheard-of":
             return built.gpus(4, mib=1000).label(names.ENFORCEMENT_LABEL, kind)
     return built.gpus(4, mib=1000)

@@ -24,8 +24,8 @@ from extender.core.inventory.refusals import (
     NO_GPU,
     NO_HEALTHY_GPU,
     OF_MODE,
+    SHARING_DISABLED,
 )
-from extender.core.inventory.refusals import SHARING_DISABLED as REFUSED_BY_LABEL
 from extender.core.inventory.reported import read_reported
 from extender.core.inventory.vm_devices import read_vm_devices
 from extender.core.names import (
@@ -33,7 +33,6 @@ from extender.core.names import (
     ENFORCEMENT_LABEL,
     GPU_MEMORY_MIB_LABEL,
     GPU_RESOURCE,
-    SHARING_DISABLED,
     SHARING_ENABLED,
     SHARING_LABEL,
 )
@@ -128,8 +127,9 @@ def _share_refusal(inventory: Inventory, labels: Mapping[str, str]) -> str | Non
         return NO_GPU
     if inventory.unusable is not None:
         return inventory.unusable
-    if labels.get(SHARING_LABEL) == SHARING_DISABLED:
-        return REFUSED_BY_LABEL
+    # A typing error must not share what somebody meant to keep.
+    if labels.get(SHARING_LABEL, SHARING_ENABLED) != SHARING_ENABLED:
+        return SHARING_DISABLED
     if inventory.enforcement is None and ENFORCEMENT_LABEL in labels:
         return ENFORCEMENT_UNKNOWN
     if inventory.mode == DRA or inventory.whole_gpus == 0:

@@ -234,6 +234,15 @@ def test_standard_input(snapshot: Path) -> None:
     assert json.loads(ended.stdout)["totals"]["gpus"] == 10
 
 
+@pytest.mark.parametrize("command", [("inspect",), ("inspect", "-o", "json"), ("inspect", "-o", "yaml"), ("check",)])
+def test_a_full_disk(snapshot: Path, command: tuple[str, ...]) -> None:
+    line = [sys.executable, "-m", "extender", *command, "--snapshot", str(snapshot)]
+    with open("/dev/full", "w") as full:
+        ended = subprocess.run(line, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    sentence = "gpu-extender: standard output: No space left on device\n"
+    assert (ended.returncode, ended.stderr) == (2, sentence)
+
+
 # --- errors -----------------------------------------------------------------------------------------------
 
 ERRORS = [

@@ -12,7 +12,7 @@ from rich.console import RenderableType
 from rich.table import Table
 
 from extender.cli.source import fetch_json, source_options
-from extender.cli.tables import Name, compact, console, counted, emit, gib, plain, show, table
+from extender.cli.tables import Name, compact, console, counted, emit, gib, plain, show, table, write
 from extender.core.errors import InputError
 
 Json = Mapping[str, Any]
@@ -203,8 +203,8 @@ def check(snapshot: Path | None, server: str | None, output: str) -> None:
     found = fetch_json("/check", ("differences",), snapshot, server)
     if not emit(found, output):
         for difference in found["differences"]:
-            click.echo(f"{difference['kind']}: {difference['object']}: {difference['text']}")
+            write(f"{difference['kind']}: {difference['object']}: {difference['text']}")
         if not found["differences"]:
-            click.echo("no differences")
+            write("no differences")
     if found["differences"]:
         sys.exit(1)

@@ -1,8 +1,10 @@
 """Tables that read well in 80 columns, in a pipe, and without colour."""
 
+import os
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Final
 
 import click
@@ -12,6 +14,8 @@ from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
+
+from extender.core.errors import InputError
 
 Json = Mapping[str, Any]
 
@@ -60,12 +64,31 @@ def console() -> Console:
     return Console(width=None if sys.stdout.isatty() else 80, highlight=False, soft_wrap=False)
 
 
+@contextmanager
+def _to_standard_output() -> Iterator[None]:
+    """Raises InputError where standard output takes nothing. Of a reader that has left click takes care."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        # What is still buffered would fail once more when Python ends, with a text and an exit status of its own.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise InputError(f"standard output: {error.strerror}") from error
+
+
+@_to_standard_output()
+def write(text: str) -> None:
+    """A line, or several, to standard output."""
+    click.echo(text)
+
+
 def emit(content: Any, output: str) -> bool:
     """Print as JSON or YAML; False if a table is wanted."""
     if output == "json":
-        click.echo(orjson.dumps(content, option=orjson.OPT_INDENT_2).decode())
+        write(orjson.dumps(content, option=orjson.OPT_INDENT_2).decode())
     elif output == "yaml":
-        click.echo(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), nl=False)
+        write(yaml.safe_dump(content, sort_keys=False, allow_unicode=True).removesuffix("\n"))
     return output != "table"
 
 
@@ -91,12 +114,13 @@ def counted(reasons: Mapping[str, int]) -> Table:
     return made
 
 
+@_to_standard_output()
 def show(out: Console, *lines: RenderableType) -> None:
     """Print without the blanks with which a table fills its last column."""
     with out.capture() as captured:
         for line in lines:
             out.print(line)
-    click.echo("\n".join(line.rstrip() for line in captured.get().rstrip("\n").split("\n")))
+    write("\n".join(line.rstrip() for line in captured.get().rstrip("\n").split("\n")))
 
 
 def plain(value: object) -> Text:

@@ -1,9 +1,6 @@
 """Room becomes free, and kube-scheduler hears nothing of it: the pod that waits is told."""
 
-import re
 import time
-
-import httpx
 
 from tests.builders import make_node, make_pod
 from tests.controlplane.client import path_of
@@ -17,10 +14,7 @@ POKE = "gpu-extender.io/poke"
 
 async def filtered(extender: Served) -> float:
     """How often kube-scheduler has asked it where a pod fits."""
-    async with httpx.AsyncClient(base_url=extender.url, trust_env=False) as client:
-        text = (await client.get("/metrics")).raise_for_status().text
-    counts = re.findall(r'^gpu_extender_verb_results_total\{.*verb="filter".*\} (\S+)$', text, re.MULTILINE)
-    return sum(map(float, counts))
+    return await extender.metric(r'gpu_extender_verb_results_total\{.*verb="filter".*\}')
 
 
 async def test_hami_1368_room_that_a_dead_process_held_is_given_out_within_5_seconds(

@@ -41,7 +41,7 @@ def share_of(written: Mapping[str, str], device: Device) -> int:
     """MiB on that card that a pod with these annotations asks for. Raises ValueError."""
     if "gpu-fraction" in written:
         exact = Fraction(written["gpu-fraction"]) * device.mib
-        return exact.numerator // exact.denominator
+        return max(1, exact.numerator // exact.denominator)
     return int(written["gpu-memory"])
 
 

@@ -207,6 +207,7 @@ def uneven() -> GpuNode:
     [
         (make_pod().gpu_fraction("0.5"), "GPU-a", "500"),
         (make_pod().gpu_fraction("0.5"), "GPU-b", "250"),
+        (make_pod().gpu_fraction("0.001"), "GPU-b", "1"),
         (make_pod().gpu_fraction("0.5").num_devices(2), "GPU-b,GPU-a", "250,500"),
         (make_pod().gpu_memory(400).num_devices(2), "GPU-a,GPU-b", "400"),
     ],

@@ -7,9 +7,13 @@
         held = gate.hold("POST", "/binding")
         await held.arrived(seconds=10)      # the extender waits for its answer
         held.let_go()                       # or held.lose(): it never reached the API server
+        with gate.no_news():
+            ...                             # the extender decides by what it saw before
 """
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from types import TracebackType
 from typing import Any, Final, Self
@@ -81,6 +85,8 @@ class Gate:
     def __init__(self, plane: ControlPlane) -> None:
         self._plane = plane
         self._held: list[Held] = []
+        self._news = asyncio.Event()
+        self._news.set()
 
     async def __aenter__(self) -> Self:
         connector = aiohttp.TCPConnector(ssl=False, limit=0)
@@ -114,6 +120,15 @@ class Gate:
         self._held.append(held)
         return held
 
+    @contextmanager
+    def no_news(self) -> Iterator[None]:
+        """Meanwhile watches are silent: whoever watches through here sees the past. All else is passed on."""
+        self._news.clear()
+        try:
+            yield
+        finally:
+            self._news.set()
+
     async def _pass_on(self, request: web.BaseRequest) -> web.StreamResponse:
         body = await request.read()
         held = next((held for held in self._held if held.takes(request)), None)
@@ -128,6 +143,8 @@ class Gate:
             passed = web.StreamResponse(status=answer.status, headers=kept)
             await passed.prepare(request)
             async for chunk in answer.content.iter_any():
+                if "watch" in request.query:
+                    await self._news.wait()
                 await passed.write(chunk)
             await passed.write_eof()
             return passed

@@ -48,6 +48,8 @@ class Admitted:
     #: What its annotations said when its container last started: device and MiB.
     shares: tuple[tuple[str, int], ...]
     demand: Mapping[str, int]
+    #: Its user's words when it came: what he writes later changes nothing.
+    asked: Mapping[str, str]
     #: container → variables, as they were when it last started. A running process never sees another value.
     environments: Mapping[str, Mapping[str, str]]
     restarts: int = 0
@@ -74,7 +76,7 @@ class Admitted:
     @property
     def asks_for_share(self) -> bool:
         """Whether its user wants a share of a GPU."""
-        return any(key in annotations(self.pod) for key in SHARES)
+        return any(key in self.asked for key in SHARES)
 
 
 @dataclass(slots=True)
@@ -100,7 +102,7 @@ class GpuNode:
         if short is not None:
             numbers = f"requested: {demand[short]}, used: {self._used(short)}, capacity: {self.room[short]}"
             return Rejection(f"OutOf{short}", f"Node didn't have enough resource: {short}, {numbers}")
-        admitted = Admitted(pod, given, shares(pod), demand, environments(pod))
+        admitted = Admitted(pod, given, shares(pod), demand, dict(annotations(pod)), environments(pod))
         self.admitted[pod["metadata"]["uid"]] = admitted
         return admitted
 

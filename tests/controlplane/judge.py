@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
-from tests.controlplane.gpu_node import Admitted, Device, GpuNode
+from tests.controlplane.gpu_node import SHARES, Admitted, Device, GpuNode
+from tests.controlplane.room import NUMBER, number_of, share_of
 
 
 class Kind(StrEnum):
@@ -22,6 +23,8 @@ class Kind(StrEnum):
     UNKNOWN_DEVICE = "unknown device"
     #: A pod that asks for a share runs without a device.
     UNPLACED = "unplaced"
+    #: A share pod has another number of devices, or other sizes on them, than its user asked for.
+    MISSIZED = "missized"
     #: A share pod's environment shows other devices than its annotations account for.
     MISLED = "misled"
 
@@ -69,5 +72,20 @@ def _of_pod(admitted: Admitted, node: GpuNode) -> Iterator[tuple[Kind, str]]:
         yield Kind.UNKNOWN_DEVICE, f"runs with {unknown}"
     if admitted.asks_for_share and not admitted.shares:
         yield Kind.UNPLACED, "asks for a share and runs without a device"
+    if admitted.asks_for_share and admitted.shares and not unknown and not _is_as_asked(admitted, node):
+        yield Kind.MISSIZED, f"asked for {_request(admitted)}, has {admitted.shares}"
     if admitted.asks_for_share and admitted.sees not in (None, {uuid for uuid, _ in admitted.shares}):
         yield Kind.MISLED, f"sees {admitted.sees}, accounted {admitted.shares}"
+
+
+def _is_as_asked(admitted: Admitted, node: GpuNode) -> bool:
+    """By its user's words and the size of the cards; what cannot be read has asked for nothing."""
+    try:
+        right = all(share_of(admitted.asked, node.devices[uuid]) == mib for uuid, mib in admitted.shares)
+        return right and len({uuid for uuid, _ in admitted.shares}) == len(admitted.shares) == number_of(admitted.asked)
+    except ValueError:
+        return False
+
+
+def _request(admitted: Admitted) -> dict[str, str]:
+    return {key: value for key, value in admitted.asked.items() if key in (*SHARES, NUMBER)}

@@ -11,6 +11,7 @@ from tests.controlplane.gpu_node import Admitted, Device, GpuNode, annotations, 
 
 Pod = Mapping[str, Any]
 GPU: Final = "nvidia.com/gpu"
+NUMBER: Final = "gpu-fraction-num-devices"
 
 
 def fits(pod: Pod, nodes: Iterable[GpuNode]) -> bool:
@@ -26,16 +27,21 @@ def _fits(pod: Pod, node: GpuNode) -> bool:
         return (
             sum(1 for device in _cards(node) if not _strangers(node, device) and not used(node, device)) >= demand[GPU]
         )
-    wanted = [device for device in _cards(node) if _takes(node, device, share_of(pod, device))]
-    return len(wanted) >= int(annotations(pod).get("gpu-fraction-num-devices", "1"))
+    asked = annotations(pod)
+    wanted = [device for device in _cards(node) if _takes(node, device, share_of(asked, device))]
+    return len(wanted) >= number_of(asked)
 
 
-def share_of(pod: Pod, device: Device) -> int:
-    """MiB on that card that the pod asks for."""
-    written = annotations(pod)
+def number_of(written: Mapping[str, str]) -> int:
+    """On how many cards a pod with these annotations asks for a share. Raises ValueError."""
+    return int(written.get(NUMBER, "1"))
+
+
+def share_of(written: Mapping[str, str], device: Device) -> int:
+    """MiB on that card that a pod with these annotations asks for. Raises ValueError."""
     if "gpu-fraction" in written:
         exact = Fraction(written["gpu-fraction"]) * device.mib
-        return exact.numerator // exact.denominator
+        return max(1, exact.numerator // exact.denominator)
     return int(written["gpu-memory"])
 
 

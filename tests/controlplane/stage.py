@@ -8,6 +8,7 @@
 """
 
 import os
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -43,6 +44,12 @@ class Served:
         """What people and Prometheus look at. Raises httpx.TransportError where it does not answer."""
         async with httpx.AsyncClient(base_url=self.url, trust_env=False, timeout=30) as client:
             return (await client.get(path)).raise_for_status().json()
+
+    async def metric(self, sample: str) -> float:
+        """The sum of the samples whose names and labels match. Raises httpx.TransportError where it does not answer."""
+        async with httpx.AsyncClient(base_url=self.url, trust_env=False, timeout=30) as client:
+            text = (await client.get("/metrics")).raise_for_status().text
+        return sum(map(float, re.findall(rf"^{sample} (\S+)$", text, re.MULTILINE)))
 
     async def verb(self, name: str, body: Mapping[str, Any]) -> Any:
         """What kube-scheduler asks. Raises httpx.TransportError where it does not answer."""

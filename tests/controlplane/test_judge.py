@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.builders import make_pod
+from tests.builders import PodBuilder, make_pod
 from tests.controlplane.gpu_node import (
     MEMORY_MIB,
     RESERVATIONS,
@@ -29,8 +29,12 @@ def node() -> GpuNode:
 
 
 def share(name: str, devices: str, mib: str) -> Json:
-    pod = make_pod(name).gpu_memory(1).annotation(VISIBLE_DEVICES, devices)
-    return pod.annotation(MEMORY_MIB, mib).build()
+    """As its user has asked for it."""
+    return placed(make_pod(name).gpu_memory(mib).num_devices(devices.count(",") + 1), devices, mib)
+
+
+def placed(pod: PodBuilder, devices: str, mib: str) -> Json:
+    return pod.annotation(VISIBLE_DEVICES, devices).annotation(MEMORY_MIB, mib).build()
 
 
 def reservation(name: str) -> Json:
@@ -69,9 +73,9 @@ def test_one_mib_too_many(node: GpuNode) -> None:
 def test_a_share_of_several_devices_counts_on_each(node: GpuNode) -> None:
     first, second = held(node), held(node)
     admit(node, share("a", f"{first},{second}", "600"))
-    admit(node, share("b", f"{second},{first}", "400,300"))
+    admit(node, share("b", f"{second},{first}", "400"))
     assert kinds(node) == set()
-    admit(node, share("c", first, "101"))
+    admit(node, share("c", first, "1"))
     assert kinds(node) == {Kind.OVERSUBSCRIBED}
 
 
@@ -183,6 +187,60 @@ def test_quantities(name: str, text: object, amount: int) -> None:
 def test_requests_default_to_limits_and_add_up() -> None:
     pod = make_pod("p").container("a", limits={"cpu": "1"}).container("b", limits={"cpu": "2"}, requests={"cpu": "1"})
     assert requests(pod.init_container(requests={"cpu": "1"}).build()) == {"cpu": 2000, "pods": 1}
+
+
+# --- what its user has asked for ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def uneven() -> GpuNode:
+    """Two cards, of 1001 and of 500 MiB, both held."""
+    devices = {uuid: Device(uuid, mib) for uuid, mib in (("GPU-a", 1001), ("GPU-b", 500))}
+    node = GpuNode("n", {}, devices, Random(7), "boot-1")
+    for _ in devices:
+        held(node)
+    return node
+
+
+@pytest.mark.parametrize(
+    ("pod", "devices", "mib"),
+    [
+        (make_pod().gpu_fraction("0.5"), "GPU-a", "500"),
+        (make_pod().gpu_fraction("0.5"), "GPU-b", "250"),
+        (make_pod().gpu_fraction("0.001"), "GPU-b", "1"),
+        (make_pod().gpu_fraction("0.5").num_devices(2), "GPU-b,GPU-a", "250,500"),
+        (make_pod().gpu_memory(400).num_devices(2), "GPU-a,GPU-b", "400"),
+    ],
+)
+def test_a_share_as_it_was_asked_for(uneven: GpuNode, pod: PodBuilder, devices: str, mib: str) -> None:
+    admit(uneven, placed(pod, devices, mib))
+    assert kinds(uneven) == set()
+
+
+@pytest.mark.parametrize(
+    ("pod", "devices", "mib"),
+    [
+        (make_pod().gpu_fraction("0.5"), "GPU-a", "501"),
+        (make_pod().gpu_fraction("0.5"), "GPU-a", "499"),
+        (make_pod().gpu_fraction("0.5"), "GPU-a,GPU-b", "500,250"),
+        (make_pod().gpu_fraction("0.5").num_devices(2), "GPU-a", "500"),
+        (make_pod().gpu_fraction("0.5").num_devices(2), "GPU-a,GPU-b", "500"),
+        (make_pod().gpu_fraction("0.2").num_devices(2), "GPU-b,GPU-b", "100"),
+        (make_pod().gpu_memory(400), "GPU-b", "4"),
+        (make_pod().gpu_memory("much"), "GPU-b", "4"),
+    ],
+)
+def test_a_share_that_nobody_has_asked_for(uneven: GpuNode, pod: PodBuilder, devices: str, mib: str) -> None:
+    admit(uneven, placed(pod, devices, mib))
+    assert kinds(uneven) == {Kind.MISSIZED}
+
+
+def test_what_is_asked_for_later_changes_nothing(uneven: GpuNode) -> None:
+    pod = make_pod().gpu_memory(4)
+    admitted = admit(uneven, placed(pod, "GPU-a", "4"))
+    admitted.pod = pod.gpu_memory(5).build()
+    uneven.reboot()
+    assert Kind.MISSIZED not in kinds(uneven)
 
 
 # --- what a process sees ------------------------------------------------------------------------------------

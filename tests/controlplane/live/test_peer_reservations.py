@@ -1,7 +1,13 @@
 """What users of other GPU-sharing schedulers suffered, end to end: reservations, refused binds, who waits for whom."""
 
+import asyncio
+import json
+import math
 import time
-from typing import Any
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
 
 from tests.builders import make_node, make_pod
 from tests.controlplane.kubelets import Started, report
@@ -9,6 +15,8 @@ from tests.controlplane.scene import Scene
 from tests.controlplane.stage import Served, inspected
 
 A100 = 81920
+#: Seconds for which pods that are refused for good are watched.
+WATCHED: Final = 25
 
 
 async def test_kai_1673_one_reservation_per_card_however_many_come_at_once(scene: Scene) -> None:
@@ -36,15 +44,43 @@ async def test_kai_847_a_refused_bind_leaves_no_reservation(scene: Scene, extend
     assert scene.referee.violations() == []
 
 
-async def test_kai_2075_a_pod_that_is_refused_for_good_starves_nobody(scene: Scene) -> None:
-    """KAI#2075: a bind that a webhook rejected won every cycle; the others never got a turn."""
-    await scene.add(make_node("n").gpus(1, mib=A100))
+async def test_kai_2075_pods_that_are_refused_for_good_starve_nobody(scene: Scene, audit: Path) -> None:
+    """KAI#2075: a bind that a webhook rejected won every cycle; the others never got a turn.
+
+    There is room for all of them all the time: only the extender's wait keeps a refused pod from being tried again.
+    """
+    await scene.add(make_node("n").gpus(2, mib=A100))
+    refused, since = [f"refused-{i}" for i in range(3)], length(audit)
     async with scene.refusing_bindings_of("refused"):
-        await scene.submit(make_pod("refused").gpu_fraction("0.9"))
-        await scene.until(lambda: scene.has_opened(1), 20, "it must have been tried")
-        await scene.submit(make_pod("a").gpu_fraction("0.5"), make_pod("b").gpu_fraction("0.5"))
-        await scene.run("a", "b", seconds=30)
+        await scene.submit(*(make_pod(name).gpu_fraction("0.25") for name in refused))
+        await scene.until(lambda: were_tried(audit, since, refused), 60, "each must have been tried")
+        began = time.monotonic()
+        for turn in range(5):  # The cluster changes, so that kube-scheduler tries everybody again.
+            await scene.submit(make_pod(f"p{turn}").gpu_fraction("0.2"))
+            await scene.run(f"p{turn}", seconds=60)
+            await asyncio.sleep(max(0.0, began + WATCHED / 5 * (turn + 1) - time.monotonic()))
+        tries = bindings(audit, since)
+        seconds = time.monotonic() - began
+    # After 0, 10, 30, 70 s; and one more, for the first ones were tried before the last one.
+    most = 2 + int(math.log2(max(seconds, 10) / 10 + 1))
+    assert all(tries[name] <= most for name in refused), f"{tries} in {seconds:.0f} s"
     assert scene.referee.violations() == []
+
+
+async def were_tried(audit: Path, since: int, pods: Sequence[str]) -> bool:
+    """Whether a Binding was sent for each of them."""
+    return bindings(audit, since).keys() >= set(pods)
+
+
+def length(audit: Path) -> int:
+    """Bytes of the log."""
+    return audit.stat().st_size
+
+
+def bindings(audit: Path, since: int) -> Counter[str]:
+    """How many Bindings the extender has sent for each pod, by its name, from that length of the log on."""
+    lines = audit.read_bytes()[since:].decode().splitlines()
+    return Counter(json.loads(line)["objectRef"]["name"] for line in lines if '"subresource":"binding"' in line)
 
 
 async def test_kai_848_no_reservation_on_a_full_node(scene: Scene, extender: Served) -> None:

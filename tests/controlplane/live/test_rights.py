@@ -2,12 +2,13 @@
 
 import json
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import pytest
 
 from tests.builders import make_node, make_pod
-from tests.controlplane.gpu_node import RESERVATIONS, Device, GpuNode
+from tests.controlplane.gpu_node import Device
+from tests.controlplane.records import forge_entry
 from tests.controlplane.scene import BY_THE_TEST, Scene
 from tests.controlplane.stage import Served
 from tests.manifests import rights
@@ -17,7 +18,6 @@ pytestmark = pytest.mark.usefixtures("any_scheduler")
 Json = dict[str, Any]
 Right = tuple[str | None, str, str, str | None]
 A100 = 81920
-RECORDS: Final = f"/api/v1/namespaces/{RESERVATIONS}/configmaps"
 
 
 def requests(audit: Path) -> list[Json]:
@@ -36,17 +36,6 @@ def _needed(verb: str, what: Json) -> list[Right]:
     return [(scope, verb, resource, name) for scope in (None, where) for name in (None, what.get("name"))]
 
 
-async def forge_entry(scene: Scene, node: GpuNode, pod: Json) -> None:
-    """A process has died after it wrote this pod's entry: whether its Binding is on the way, nobody knows."""
-    found = (await scene.admin.get(RECORDS))["items"]
-    [config_map] = [record for record in found if (record.get("data") or {}).get("node") == node.name]
-    record = json.loads(config_map["data"]["record"])
-    [gpu] = record["gpus"].values()
-    gpu["shares"][pod["metadata"]["uid"]] = {"pod": f"default/{pod['metadata']['name']}", "mib": 10, "try": "dead-1"}
-    config_map["data"]["record"] = json.dumps(record)
-    await scene.admin.send("PUT", f"{RECORDS}/{config_map['metadata']['name']}", config_map)
-
-
 async def test_the_extender_uses_every_right_that_it_has_and_is_refused_nothing(
     scene: Scene, extender: Served, audit: Path
 ) -> None:
@@ -57,7 +46,7 @@ async def test_the_extender_uses_every_right_that_it_has_and_is_refused_nothing(
     await scene.run("share", "plain")
     await scene.submit(make_pod("fenced").gpu_memory(10).spec(nodeSelector=BY_THE_TEST))
     pod = await scene.pod("fenced")
-    await forge_entry(scene, node, pod)
+    await forge_entry(scene.admin, node, pod, mib=10)
     assert await extender.bind(pod, node.name) == ""
     await scene.add(make_node("unlabelled").gpus(1, mib=None).label("labels", "none"), [Device("GPU-rights", A100)])
     await scene.submit(make_pod("asks").gpu_memory(10).spec(nodeSelector={"labels": "none"}))

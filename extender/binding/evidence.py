@@ -90,19 +90,7 @@ def record_of(pods: Iterable[PodOnNode], reservations: Iterable[Reservation]) ->
             for share in pod.shares
             if (r := by_id.get(share.gpu_id)) and r.uid and r.device and r.memory_mib
         }
-        entries = [
-            Entry(
-                share.gpu_id,
-                pod.uid,
-                f"{pod.namespace}/{pod.name}",
-                share.mib,
-                pod.attempt or "",
-                pod.compute_mode,
-                pod.grace,
-            )
-            for share in pod.shares
-            if share.gpu_id in opened
-        ]
+        entries = [Entry.of(pod, share, pod.attempt or "", pod.grace) for share in pod.shares if share.gpu_id in opened]
         if entries:
             changed = record.with_entries(entries, opened, {})
             # What is bound is so, even where it exceeds the GPU: then it stays out, and counts as missing.

@@ -405,12 +405,8 @@ class ShareBinding:
 
 
 def _entries(attempt: _Try) -> list[Entry]:
-    held = attempt.held
-    pod = f"{held.namespace}/{held.name}"
-    return [
-        Entry(share.gpu_id, held.uid, pod, share.mib, attempt.name, held.compute_mode, grace_of(attempt.pod))
-        for share in held.shares
-    ]
+    held, grace = attempt.held, grace_of(attempt.pod)
+    return [Entry.of(held, share, attempt.name, grace) for share in held.shares]
 
 
 def _binding(attempt: _Try, limits: Mapping[str, str]) -> dict[str, object]:

@@ -114,7 +114,7 @@ def counted(reasons: Mapping[str, int]) -> Table:
     return made
 
 
-@_to_standard_output()
+@_to_standard_output()  # rich writes something, if only nothing, while it captures
 def show(out: Console, *lines: RenderableType) -> None:
     """Print without the blanks with which a table fills its last column."""
     with out.capture() as captured:

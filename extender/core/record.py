@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from extender.core import names
 from extender.core.errors import InputError
-from extender.core.values import USUAL_GRACE
+from extender.core.values import USUAL_GRACE, PodOnNode, ShareOnGpu
 
 VERSION: Final = 1
 #: The ConfigMap's keys.
@@ -51,6 +51,12 @@ class Entry:
     compute_mode: str = names.TIME_SLICING
     #: Seconds that the pod's processes may outlive its object.
     grace: int = USUAL_GRACE
+
+    @classmethod
+    def of(cls, pod: PodOnNode, share: ShareOnGpu, attempt: str, grace: int) -> "Entry":
+        """That share of a pod's, by that try."""
+        name = f"{pod.namespace}/{pod.name}"
+        return cls(share.gpu_id, pod.uid, name, share.mib, attempt, pod.compute_mode, grace)
 
 
 @dataclass(frozen=True, slots=True)

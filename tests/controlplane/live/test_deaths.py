@@ -11,15 +11,14 @@ import pytest
 
 from tests.builders import make_node
 from tests.controlplane.crowd import Crowd
-from tests.controlplane.gpu_node import RESERVATIONS
 from tests.controlplane.process import Process
+from tests.controlplane.records import RECORDS
 from tests.controlplane.scene import Scene
 from tests.controlplane.stage import Served, Stage
 
 #: How often the extender is killed. A hundred times: ``make kills``.
 KILLS: Final = int(os.environ.get("KILLS", "25"))
 DEVICE: Final = "gpu-extender.io/device"
-RECORDS: Final = f"/api/v1/namespaces/{RESERVATIONS}/configmaps"
 
 
 @pytest.fixture(autouse=True)

@@ -90,6 +90,7 @@ async def test_an_extender_that_stood_still_knows_again_who_has_what(scene: Scen
     second.process.resume()
     await scene.submit(make_pod("later").gpu_fraction("0.5").spec(schedulerName=OTHER))
     await scene.stay_pending("later")
+    assert [pod for pod in scene.opened.values() if pod["metadata"].get("deletionTimestamp")] == []
     assert (await first.get("/check"))["differences"] == (await second.get("/check"))["differences"] == []
     assert scene.referee.violations() == []
 

@@ -20,6 +20,7 @@ from tests.controlplane.in_force import wait_until_in_force
 from tests.controlplane.judge import Kind
 from tests.controlplane.kubelets import Started, report
 from tests.controlplane.policies import grant_everything_on_pods
+from tests.controlplane.records import RECORDS
 from tests.controlplane.scene import BY_THE_TEST, Scene
 from tests.controlplane.stage import Served, Stage, inspected
 from tests.controlplane.users import TENANT
@@ -28,7 +29,6 @@ Json = dict[str, Any]
 CARD: Final = 8192
 HELD: Final = 6000
 EVENTS: Final = "/api/v1/namespaces/default/events"
-RECORDS: Final = f"/api/v1/namespaces/{RESERVATIONS}/configmaps"
 
 
 @pytest.fixture(scope="module")

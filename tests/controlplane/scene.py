@@ -224,15 +224,21 @@ class Scene:
         return not set(names) & {pod["metadata"]["name"] for pod in await self.pods()}
 
     async def _clear(self) -> None:
-        """Users' pods first: without them nobody minds that reservations go."""
-        for _ in range(3):  # What is being bound now may open another GPU.
-            pods = (await self.admin.get(PODS))["items"]
-            for pod in sorted(pods, key=lambda pod: bool(pod["metadata"]["namespace"] == RESERVATIONS)):
-                with suppress(Answer):
-                    await self.admin.delete(path_of(pod), {"gracePeriodSeconds": 0})
+        """Pods first, so that no GPU is found lost. The last open of a GPU, or a repair, may be on its way."""
+        for _ in range(3):
+            await self._delete_pods()
             await asyncio.sleep(0.1)
         for name in list(self.referee.nodes):
             await self.referee.remove_node(name)
+        await self.until(self._delete_pods, 60, "pods are left to the next test")
+
+    async def _delete_pods(self) -> bool:
+        """Users' first: without them nobody minds that reservations go. Returns whether there were none at all."""
+        pods = (await self.admin.get(PODS))["items"]
+        for pod in sorted(pods, key=lambda pod: bool(pod["metadata"]["namespace"] == RESERVATIONS)):
+            with suppress(Answer):
+                await self.admin.delete(path_of(pod), {"gracePeriodSeconds": 0})
+        return not pods
 
 
 def told_why(pod: Json) -> str:

@@ -126,7 +126,7 @@ class Process:
         self.decisions = Decisions(policy_of(settings), claim_ttl=5.0, timer=lambda: self.now)
         self._watcher = Reflector(self.decisions)
         self.now = 0.0
-        self._lives = True
+        self._lives = self._sees = True
         self.notices: list[Notice] = []
         self.waiting: list[Json] = []
         #: Namespace and name → the pod as this process's watch shows it; it may lag.
@@ -164,10 +164,16 @@ class Process:
             self.die()
         return self._lives
 
+    def sees_no_more(self) -> None:
+        """Its watch shows nothing from now on, and it does not know. Idempotent."""
+        if self._sees:
+            self._cluster.detach(self._watcher)
+        self._sees = False
+
     def die(self) -> None:
         """It sees and does nothing any more."""
         if self._lives:
-            self._cluster.detach(self._watcher)
+            self.sees_no_more()
         self._lives = False
 
 

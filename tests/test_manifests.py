@@ -78,6 +78,7 @@ def test_the_lease_is_the_one_that_the_extender_may_write() -> None:
 def test_one_step_of_our_score_outweighs_the_in_tree_sum() -> None:
     in_tree = 100 * (3 + 2 + 2 + 2 + 1 + 1 + 1)  # highest score × default weights
     assert extender()["weight"] * 10 > in_tree
+    assert environment()["GPU_EXTENDER_SHORTLIST"] == "1", "what can never be chosen need not be named"
 
 
 def test_every_node_is_seen_by_the_one_profile() -> None:

@@ -10,6 +10,7 @@ class Kind(StrEnum):
 
     GPU_LOST = "GpuLost"  # shares run on a device that no reservation pod holds: the node is closed
     GPU_REPAIRED = "GpuRepaired"  # a reservation pod holds it again
+    NODE_REOPENED = "NodeReopened"  # no device of the node is lost any more: it gives out GPUs again
     GPU_NOT_FOUND = "GpuNotFound"  # every device that is free was tried: the node stays closed
     RESERVATION_FAILED = "ReservationFailed"  # a reservation pod was refused, or never reported
     GPU_CLOSED = "GpuClosed"  # an idle GPU is on the market again

@@ -17,7 +17,7 @@ from extender.binding.notice import Kind, Notice, Tell
 from extender.binding.records import Change, NodeRecords, RecordRefused
 from extender.binding.reservations import Reservations, opened_of
 from extender.core import names
-from extender.core.accounting import holds_device
+from extender.core.accounting import RESERVATION_LOST, holds_device
 from extender.core.ages import Ages
 from extender.core.errors import NotFound
 from extender.core.ledger import Ledger
@@ -28,6 +28,7 @@ from extender.core.values import GpuState, Node, NodeState, Reservation, SharedG
 _TEXT: Final = {
     Kind.GPU_LOST: "the pod's GPU has lost its reservation; the node gives out no GPU until it is held again",
     Kind.GPU_REPAIRED: "the pod's GPU is reserved again",
+    Kind.NODE_REOPENED: "no GPU under a running share is without a reservation any more",
     Kind.GPU_NOT_FOUND: "no free GPU of the node is the one that was lost; the node stays closed while the pod runs",
 }
 
@@ -56,11 +57,14 @@ class Repair:
         #: By node and device.
         self._ages: Ages[tuple[str, str]] = Ages()
         self._told: set[tuple[str, str, Kind]] = set()
+        #: Nodes of which it was told that a GPU is lost, and not yet that they give out GPUs again.
+        self._closed: set[str] = set()
 
     def see(self, states: Collection[NodeState], now: float) -> dict[tuple[str, str], float]:
         """Age of each lost device, by node and device."""
         lost = {(state.name, gpu.uuid or gpu.id) for state in states for gpu in _lost(state)}
         self._told = {told for told in self._told if told[:2] in lost}
+        self._tell_reopened()
         return self._ages.see(lost, now)
 
     async def once(self, node: str, ages: dict[tuple[str, str], float]) -> None:
@@ -171,6 +175,16 @@ class Repair:
         if what not in self._told:
             self._told.add(what)
             self._tell(_notice(kind, node, gpu))
+        if kind is Kind.GPU_LOST:
+            self._closed.add(node)
+
+    def _tell_reopened(self) -> None:
+        for node in sorted(self._closed):
+            state = self._ledger.state(node)
+            if state is None or state.closed != RESERVATION_LOST:
+                self._closed.remove(node)
+                if state is not None:
+                    self._tell(Notice(Kind.NODE_REOPENED, node, _TEXT[Kind.NODE_REOPENED]))
 
 
 def _is_useless(reservation: Reservation, node: Node) -> bool:

@@ -87,10 +87,9 @@ class Told(Audience):
             on_node = [notices.closed(node, [notice.gpu]) for node in self._node(notice.node)]
             return [notices.lost(pod, notice.gpu) for pod in pods] + on_node
         if notice.kind is Kind.GPU_REPAIRED:
-            state = self._ledger.state(notice.node)
-            is_open = state is not None and state.closed is None
-            on_node = [notices.reopened(node) for node in self._node(notice.node) if is_open]
-            return [notices.repaired(pod, notice.gpu) for pod in pods] + on_node
+            return [notices.repaired(pod, notice.gpu) for pod in pods]
+        if notice.kind is Kind.NODE_REOPENED:
+            return [notices.reopened(node) for node in self._node(notice.node)]
         if notice.kind is Kind.GPU_NOT_FOUND:
             about = [About.pod(pod.namespace, pod.name, pod.uid) for pod in pods] + self._node(notice.node)
             return [notices.repair_failed(each, notice.gpu) for each in about]

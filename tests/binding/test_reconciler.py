@@ -489,6 +489,7 @@ async def test_a_lost_device_is_found_again(how: str, first: str) -> None:
     assert (await world.stored(pod))["metadata"]["annotations"][names.VISIBLE_DEVICES] == "GPU-n-0"
     assert world.kinds()[0] == "GpuLost"
     assert "GpuRepaired" in world.kinds()
+    assert world.kinds().count("NodeReopened") == 1
     assert await world.error(await world.pod(share("q"))) == ""
     assert list(world.account().values()) == [800]
     assert violations(world.cluster, CARD, 4) == []
@@ -515,8 +516,10 @@ async def test_a_device_that_is_not_there_keeps_the_node_closed(world: World) ->
     assert len(world.reservation_pods()) == GPUS, "what was tried is held"
     assert world.api.calls.count("create_pod") == 1 + GPUS
     assert await world.error(await world.pod(make_pod("w").gpus(1))) == REASON_TEXT["ReservationLost"]
+    assert "NodeReopened" not in world.kinds()
     await world.delete(pod)
     await world.pass_by(65)
+    assert world.kinds().count("NodeReopened") == 1
     assert world.gpus() == {}
     assert list((await world.record()).opened()) == []
     assert await world.error(await world.pod(make_pod("v").gpus(GPUS))) == ""

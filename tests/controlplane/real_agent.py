@@ -20,15 +20,25 @@ from tests.controlplane.kubelets import Started
 from tests.fakenvml import pynvml
 
 Pod = Mapping[str, Any]
+_TOKENS: Final = f"/api/v1/namespaces/{names.RESERVATION_NAMESPACE}/serviceaccounts/{reservation.SERVICE_ACCOUNT}/token"
 TREE: Final = Path(__file__).parent.parent.parent
 
 
-def service_account(plane: ControlPlane, pod: Pod, folder: Path) -> Path:
-    """Fill the folder as a kubelet does: a token of the agents' account for that pod, and the cluster's authority."""
+def service_account(plane: ControlPlane, token: str, folder: Path) -> Path:
+    """Fill the folder as a kubelet does: that token, and the cluster's authority."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "token").write_text(token_for(plane, pod))
+    (folder / "token").write_text(token)
     (folder / "ca.crt").write_bytes(plane.authority.read_bytes())
     return folder
+
+
+async def _token(started: Started) -> str:
+    """Of the agents' account for that pod, as a kubelet asks for it."""
+    metadata = started.pod["metadata"]
+    pod = {"apiVersion": "v1", "kind": "Pod", "name": metadata["name"], "uid": metadata["uid"]}
+    spec = {"audiences": [], "boundObjectRef": pod}
+    request = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec}
+    return str((await started.client.post(_TOKENS, request))["status"]["token"])
 
 
 def token_for(plane: ControlPlane, pod: Pod | None) -> str:
@@ -71,7 +81,7 @@ class RealAgent:
         folder.mkdir(parents=True, exist_ok=True)
         show(folder / "nvml.json", gpu(started.device.uuid, started.device.mib))
         (folder / "boot_id").write_text(started.boot_id + "\n")
-        account = service_account(self._plane, started.pod, folder / "account")
+        account = service_account(self._plane, await _token(started), folder / "account")
         variables = environment(self._plane, started.pod, account, folder)
         with (folder / "log").open("ab") as log:
             process = await asyncio.create_subprocess_exec(*command(started.pod), env=variables, stderr=log)

@@ -32,6 +32,8 @@ Json = dict[str, Any]
 BY_THE_TEST: Final = {"placed": "by-the-test"}
 _RESERVATIONS: Final = f"/api/v1/namespaces/{RESERVATIONS}/pods"
 _ADMISSION: Final = "/apis/admissionregistration.k8s.io/v1/validatingadmission"
+#: Where the manifests' Deployment is, whose pods never run here.
+_PRODUCT: Final = "gpu-extender"
 _SETTLED: Final = 0.5  # seconds that a state must last
 
 
@@ -191,6 +193,17 @@ class Scene:
         """What kube-scheduler tells the user of a pod that is pending."""
         return told_why(await self.pod(name))
 
+    async def events(self, name: str, reason: str) -> list[Json]:
+        """Those with that reason about one of this scene's pods or nodes."""
+        found = (await self.admin.get("/api/v1/namespaces/default/events"))["items"]
+        about = {"kind": "Node", "name": name} if name in self.referee.nodes else {"uid": self.submitted[name]}
+        of_reason = [event for event in found if event["reason"] == reason]
+        return [event for event in of_reason if about.items() <= event["involvedObject"].items()]
+
+    async def was_told(self, name: str, reason: str) -> bool:
+        """Whether there is such an event."""
+        return len(await self.events(name, reason)) > 0
+
     async def stay_pending(self, *names: str, seconds: float = 2.5) -> None:
         """What must never run has its chance: longer than a scheduling cycle and a first retry take."""
         await asyncio.sleep(seconds)
@@ -234,7 +247,7 @@ class Scene:
 
     async def _delete_pods(self) -> bool:
         """Users' first: without them nobody minds that reservations go. Returns whether there were none at all."""
-        pods = (await self.admin.get(PODS))["items"]
+        pods = [pod for pod in (await self.admin.get(PODS))["items"] if pod["metadata"]["namespace"] != _PRODUCT]
         for pod in sorted(pods, key=lambda pod: bool(pod["metadata"]["namespace"] == RESERVATIONS)):
             with suppress(Answer):
                 await self.admin.delete(path_of(pod), {"gracePeriodSeconds": 0})

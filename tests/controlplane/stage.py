@@ -22,7 +22,7 @@ from extender.core import names, reservation
 from tests.controlplane.cluster import ControlPlane
 from tests.controlplane.process import Process, free_port
 from tests.controlplane.users import EXTENDER, User, kubeconfig
-from tests.manifests import BASE, scheduler_configuration
+from tests.manifests import BASE, container, scheduler_configuration
 
 SCHEDULER: Final = User.service_account("gpu-extender", "gpu-scheduler")
 AGENT: Final = User.service_account(names.RESERVATION_NAMESPACE, reservation.SERVICE_ACCOUNT)
@@ -103,8 +103,8 @@ class Stage:
     ) -> Served:
         """One that is in step when this returns, unless ``wait`` is off.
 
-        It has the rights of the manifests and nothing more. ``server``: where it finds the API server, if not where
-        that is.
+        It has the rights and the settings of the manifests and nothing more, but for ``settings``. ``server``: where
+        it finds the API server, if not where that is.
         """
         port = port or free_port()
         url = f"http://127.0.0.1:{port}"
@@ -112,7 +112,7 @@ class Stage:
         command = [sys.executable, "-m", "extender", "serve", f"--port={port}", *options]
         credentials = self.plane.folder / f"{name}.kubeconfig"
         credentials.write_text(kubeconfig(EXTENDER, server or self.plane.server, self.plane.authority))
-        variables = {
+        variables = settings_of_the_manifests() | {
             "GPU_EXTENDER_KUBECONFIG": str(credentials),
             "PATH": os.environ["PATH"],
             "HOME": str(self.plane.folder),
@@ -137,6 +137,12 @@ async def inspected(extender: Served, node: str) -> Any:
     """The node as the extender shows it."""
     (found,) = (shown for shown in (await extender.get("/inspect"))["nodes"] if shown["name"] == node)
     return found
+
+
+def settings_of_the_manifests() -> dict[str, str]:
+    """As environment variables; without the observe listener, whose port two processes here cannot share."""
+    given = container("extender")["env"]
+    return {entry["name"]: entry["value"] for entry in given if "value" in entry and "OBSERVE" not in entry["name"]}
 
 
 def configuration(served: Served | None) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from tests.builders import make_node
 from tests.controlplane.client import Answer, Client
 from tests.controlplane.cluster import ControlPlane
 from tests.controlplane.process import PATIENCE, eventually, wait_for
-from tests.controlplane.real_agent import RealAgent, command, environment, service_account
+from tests.controlplane.real_agent import RealAgent, command, environment, service_account, token_for
 from tests.controlplane.referee import Referee
 from tests.controlplane.users import EXTENDER, User
 from tests.manifests import BASE, OVERLAYS, container, one, rendered, rights, scheduler_configuration
@@ -24,14 +24,15 @@ from tests.manifests import BASE, OVERLAYS, container, one, rendered, rights, sc
 SCHEDULER: Final = User.service_account("gpu-extender", "gpu-scheduler")
 AGENT: Final = User.service_account(names.RESERVATION_NAMESPACE, reservation.SERVICE_ACCOUNT)
 PODS: Final = f"/api/v1/namespaces/{names.RESERVATION_NAMESPACE}/pods"
-#: Needs the Prometheus operator's resource definitions.
-APPLICABLE: Final = [folder for folder in OVERLAYS if folder.name != "prometheus-operator"]
+POD_MONITORS: Final = Path(__file__).parent / "pod_monitor.yaml"
 
 
 @pytest.fixture(scope="module")
 def plane() -> Iterator[ControlPlane]:
     with ControlPlane(more_users=[SCHEDULER, AGENT]) as plane:
         plane.kubectl("apply", "--server-side", "--validate=strict", "-k", str(BASE))
+        plane.kubectl("apply", "-f", str(POD_MONITORS))
+        plane.kubectl("wait", "--for=condition=Established", "-f", str(POD_MONITORS))
         yield plane
 
 
@@ -54,7 +55,7 @@ def test_one_command_installs_everything_and_may_be_repeated(plane: ControlPlane
     assert applied.count("serverside-applied") == len(list(yaml.safe_load_all(rendered(BASE))))
 
 
-@pytest.mark.parametrize("folder", APPLICABLE, ids=lambda folder: folder.name)
+@pytest.mark.parametrize("folder", OVERLAYS, ids=lambda folder: folder.name)
 def test_every_variant_passes_strict_validation(plane: ControlPlane, folder: Path) -> None:
     plane.kubectl(
         "apply", "--server-side", "--dry-run=server", "--validate=strict", "--force-conflicts", "-k", str(folder)
@@ -160,7 +161,7 @@ def test_the_agent_reports_with_the_rights_of_its_account_and_never_again(plane:
     pod = json.loads(plane.kubectl("create", "-f", "-", "-o", "json", stdin=manifest))
     show(tmp_path / "nvml.json", gpu("GPU-1", 81559))
     (tmp_path / "boot_id").write_text("boot-1\n")
-    variables = environment(plane, pod, service_account(plane, pod, tmp_path), tmp_path)
+    variables = environment(plane, pod, service_account(plane, token_for(plane, pod), tmp_path), tmp_path)
     written = {names.DEVICE: "GPU-1", names.DEVICE_MEMORY_MIB: "81559", names.BOOT_ID: "boot-1"}
 
     def annotations() -> dict[str, str]:

@@ -16,8 +16,8 @@ from tests.controlplane.records import RECORDS
 from tests.controlplane.scene import Scene
 from tests.controlplane.stage import Served, Stage
 
-#: How often the extender is killed. A hundred times: ``make kills``.
-KILLS: Final = int(os.environ.get("KILLS", "25"))
+#: How often the extender is killed.
+KILLS: Final = int(os.environ.get("KILLS", "100"))
 DEVICE: Final = "gpu-extender.io/device"
 
 

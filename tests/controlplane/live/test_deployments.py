@@ -3,6 +3,7 @@
 The pods are made by the real controllers. A container's variables are what the referee's kubelet resolves as it starts.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -43,7 +44,14 @@ async def deployed(scene: Scene, replicas: int, **annotations: str) -> AsyncIter
         yield
     finally:
         await scene.admin.delete(f"{APPS}/deployments/llm")
-        await scene.admin.delete(f"{APPS}/replicasets")
+        await scene.until(lambda: has_no_replicaset(scene), 30, "a ReplicaSet is left")
+
+
+async def has_no_replicaset(scene: Scene) -> bool:
+    """Delete what there is: until its controller has seen that the Deployment is gone, it makes another one."""
+    await scene.admin.delete(f"{APPS}/replicasets")
+    await asyncio.sleep(0.3)
+    return (await scene.admin.get(f"{APPS}/replicasets"))["items"] == []
 
 
 async def running(scene: Scene, number: int) -> list[Admitted]:

@@ -1,11 +1,13 @@
 """A reservation pod ends while shares run on its card: nobody else gets the card, and it is held again in the end."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
+from functools import partial
 from typing import Any, Final
 
 import pytest
 
+from extender.core import notices
 from tests.builders import make_node, make_pod
 from tests.controlplane.client import path_of
 from tests.controlplane.gpu_node import GpuNode
@@ -120,11 +122,19 @@ async def test_deleted_now_the_card_is_given_to_nobody_and_held_again(
     await scene.admin.delete(path_of(await the_reservation(scene)), {"gracePeriodSeconds": 1})
     await scene.until(lambda: is_closed(extender, node), 10, "the node gives out nothing")
     await two_want_a_card_each(scene)
+    await are_told(scene, {"a": notices.LOST, "b": notices.LOST, node.name: notices.CLOSED})
     await scene.until(lambda: is_held(scene), 60, "the card is held by nobody")
     await scene.until(lambda: scene.has_pending(1), 30, "one of two has the other card")
+    await are_told(scene, {"a": notices.REPAIRED, "b": notices.REPAIRED, node.name: notices.REOPENED})
     await scene.submit(make_pod("c").gpu_fraction("0.3"))
     await scene.run("c")
     assert [len(sizes) for sizes in scene.cards(node)] == [3]
+
+
+async def are_told(scene: Scene, reasons: Mapping[str, str]) -> None:
+    """``kubectl describe`` shows it to whoever looks at these pods and nodes."""
+    for name, reason in reasons.items():
+        await scene.until(partial(scene.was_told, name, reason), 10, f"{name} shows no {reason}")
 
 
 async def test_one_that_never_reports_is_given_up(scene: Scene, node: GpuNode) -> None:

@@ -28,7 +28,6 @@ from tests.controlplane.users import TENANT
 Json = dict[str, Any]
 CARD: Final = 8192
 HELD: Final = 6000
-EVENTS: Final = "/api/v1/namespaces/default/events"
 
 
 @pytest.fixture(scope="module")
@@ -80,16 +79,6 @@ async def restart(extender: Served) -> None:
     extender.process.kill()
     extender.process.start()
     extender.process.wait_until_ready()
-
-
-async def is_told(scene: Scene, name: str, reason: str) -> bool:
-    return len(await events(scene, name, reason)) > 0
-
-
-async def events(scene: Scene, name: str, reason: str) -> list[Json]:
-    uid = scene.submitted[name]
-    found = (await scene.admin.get(EVENTS))["items"]
-    return [event for event in found if (event["involvedObject"].get("uid"), event["reason"]) == (uid, reason)]
 
 
 async def counted(extender: Served, kind: str) -> float:
@@ -157,7 +146,7 @@ async def test_hami_3030_an_open_bind_ends_without_a_device_and_is_told(
     await scene.submit(make_pod("past").gpu_memory(1000).spec(nodeSelector=BY_THE_TEST))
     await tenant.bind(await scene.pod("past"), node.name)
     await scene.run("past")
-    await scene.until(lambda: is_told(scene, "past", notices.BYPASSED), 15, "its user is told")
+    await scene.until(lambda: scene.was_told("past", notices.BYPASSED), 15, "its user is told")
     assert await counted(extender, "bypassed") == before + 1
     assert "bypassed" in await kinds(extender)
     [gpu] = (await inspected(extender, node.name))["sharedGpus"]
@@ -171,7 +160,7 @@ async def test_an_open_bind_is_told_once_whoever_tells_it(scene: Scene, node: Gp
     await scene.submit(make_pod("past").gpu_memory(1000).spec(nodeSelector=BY_THE_TEST))
     await scene.admin.bind(await scene.pod("past"), node.name)
     other = scene.stage.start_extender("second")
-    await scene.until(lambda: is_told(scene, "past", notices.BYPASSED), 15, "its user is told")
+    await scene.until(lambda: scene.was_told("past", notices.BYPASSED), 15, "its user is told")
     await restart(extender)
 
     async def both_know() -> bool:
@@ -179,7 +168,7 @@ async def test_an_open_bind_is_told_once_whoever_tells_it(scene: Scene, node: Gp
 
     await scene.until(both_know, 15, "every process counts what it sees")
     await scene.stay_pending(seconds=5)
-    [event] = await events(scene, "past", notices.BYPASSED)
+    [event] = await scene.events("past", notices.BYPASSED)
     assert event["type"] == "Warning"
     assert "has no GPU" in event["message"]
     other.process.kill()
@@ -202,7 +191,7 @@ async def test_hami_3030_nobody_frees_a_victims_memory(
     await tenant.patch(path_of(await scene.pod("victim")), annotated(WRITTEN[written]))
     await scene.submit(make_pod("early").gpu_memory(CARD - HELD + 1))
     await scene.stay_pending("early")
-    await scene.until(lambda: is_told(scene, "victim", notices.CHANGED), 15, "its user is told")
+    await scene.until(lambda: scene.was_told("victim", notices.CHANGED), 15, "its user is told")
     assert "different" in await kinds(extender)
     await restart(extender)
     await scene.stay_pending("early")

@@ -51,7 +51,7 @@ async def has_no_replicaset(scene: Scene) -> bool:
     """Delete what there is: until its controller has seen that the Deployment is gone, it makes another one."""
     await scene.admin.delete(f"{APPS}/replicasets")
     await asyncio.sleep(0.3)
-    return (await scene.admin.get(f"{APPS}/replicasets"))["items"] == []
+    return not (await scene.admin.get(f"{APPS}/replicasets"))["items"]
 
 
 async def running(scene: Scene, number: int) -> list[Admitted]:

@@ -324,6 +324,7 @@ def _next(taken: list[tuple[int, int, str]]) -> list[int] | None:
     return None
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", SCENES)
 def test_every_order(name: str) -> None:
     """No device is given out twice, and what fits runs in the end, whoever is interrupted, unheard or late."""

@@ -32,7 +32,7 @@ Json = dict[str, Any]
 BY_THE_TEST: Final = {"placed": "by-the-test"}
 _RESERVATIONS: Final = f"/api/v1/namespaces/{RESERVATIONS}/pods"
 _ADMISSION: Final = "/apis/admissionregistration.k8s.io/v1/validatingadmission"
-#: Where the manifests' Deployment is, whose pods never run here.
+#: Where the manifests' Deployment is.
 _PRODUCT: Final = "gpu-extender"
 _SETTLED: Final = 0.5  # seconds that a state must last
 
@@ -243,15 +243,19 @@ class Scene:
             await asyncio.sleep(0.1)
         for name in list(self.referee.nodes):
             await self.referee.remove_node(name)
-        await self.until(self._delete_pods, 60, "pods are left to the next test")
+        await self.until(self._has_none_left, 60, "pods are left to the next test")
 
-    async def _delete_pods(self) -> bool:
-        """Users' first: without them nobody minds that reservations go. Returns whether there were none at all."""
-        pods = [pod for pod in (await self.admin.get(PODS))["items"] if pod["metadata"]["namespace"] != _PRODUCT]
+    async def _has_none_left(self) -> bool:
+        """But for those of the product's Deployment, which come again and again where its controller runs."""
+        return await self._delete_pods() <= {_PRODUCT}
+
+    async def _delete_pods(self) -> set[str]:
+        """Namespaces of all there were. Users' first: without them nobody minds that reservations go."""
+        pods = (await self.admin.get(PODS))["items"]
         for pod in sorted(pods, key=lambda pod: bool(pod["metadata"]["namespace"] == RESERVATIONS)):
             with suppress(Answer):
                 await self.admin.delete(path_of(pod), {"gracePeriodSeconds": 0})
-        return not pods
+        return {pod["metadata"]["namespace"] for pod in pods}
 
 
 def told_why(pod: Json) -> str:

@@ -3,7 +3,7 @@
 Pods of mixed fractions wait before the scheduler starts; measured is from the first Binding to the last. ``empty``: no
 GPU is shared yet, so every new card costs a reservation pod. ``open``: the same pods again, on cards that are open.
 
-    python -m bench.throughput [--nodes 500,2000] [--pods 1000] [--rounds 1] [--shortlist 16,1,0]
+    python -m bench.throughput [--nodes 500,2000] [--pods 1000] [--rounds 1] [--shortlist 1,16]
 """
 
 import argparse
@@ -202,7 +202,7 @@ def main() -> None:
     parser.add_argument("--nodes", default="500,2000")
     parser.add_argument("--pods", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=1)
-    parser.add_argument("--shortlist", default="16,1")
+    parser.add_argument("--shortlist", default="1,16")
     chosen = parser.parse_args()
     shortlists = [int(number) for number in chosen.shortlist.split(",")]
     print(f"{platform.machine()}, Python {platform.python_version()}, {chosen.pods} pods of mixed fractions\n")

@@ -13,15 +13,12 @@ _FRACTIONS: Final = ("0.1", "0.2", "0.25", "0.33", "0.5", "0.5", "0.75", "0.9")
 
 
 class Crowd:
-    """Users who submit and delete. ``whole``: how many of 100 pods ask for whole GPUs."""
+    """Users who submit and delete. 15 of 100 pods ask for whole GPUs."""
 
-    def __init__(
-        self, scene: Scene, seed: int, *, whole: int = 15, prefix: str = "c", scheduler: str = "gpu-scheduler"
-    ) -> None:
+    def __init__(self, scene: Scene, seed: int, *, prefix: str = "c", scheduler: str = "gpu-scheduler") -> None:
         self._scene = scene
         self._random = Random(seed)
         self._numbers = count()
-        self._whole = whole
         self._prefix = prefix
         self._scheduler = scheduler
 
@@ -43,7 +40,7 @@ class Crowd:
     def _pod(self) -> PodBuilder:
         pod = make_pod(f"{self._prefix}{next(self._numbers)}").spec(schedulerName=self._scheduler)
         kind = self._random.randrange(100)
-        if kind < self._whole:
+        if kind < 15:
             return pod.gpus(self._one_of((1, 1, 2)))
         if kind < 60:
             pod.gpu_fraction(self._one_of(_FRACTIONS))

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from extender.core import names, reservation
 from tests.agent_stage import gpu, show
+from tests.controlplane.client import Client
 from tests.controlplane.cluster import ControlPlane
 from tests.controlplane.environment import environments
 from tests.controlplane.kubelets import Started
@@ -32,22 +33,14 @@ def service_account(plane: ControlPlane, token: str, folder: Path) -> Path:
     return folder
 
 
-async def _token(started: Started) -> str:
-    """Of the agents' account for that pod, as a kubelet asks for it."""
-    metadata = started.pod["metadata"]
-    pod = {"apiVersion": "v1", "kind": "Pod", "name": metadata["name"], "uid": metadata["uid"]}
-    spec = {"audiences": [], "boundObjectRef": pod}
-    request = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec}
-    return str((await started.client.post(_TOKENS, request))["status"]["token"])
-
-
-def token_for(plane: ControlPlane, pod: Pod | None) -> str:
-    """A token of the agents' account that names the pod; None: one of no pod."""
-    command = ["create", "token", reservation.SERVICE_ACCOUNT, "-n", names.RESERVATION_NAMESPACE]
+async def token_for(client: Client, pod: Pod | None) -> str:
+    """Of the agents' account, as a kubelet asks for it for that pod; None: one of no pod. Raises Answer."""
+    spec: dict[str, Any] = {"audiences": []}
     if pod is not None:
-        command += ["--bound-object-kind=Pod", f"--bound-object-name={pod['metadata']['name']}"]
-        command += [f"--bound-object-uid={pod['metadata']['uid']}"]
-    return plane.kubectl(*command).strip()
+        metadata = pod["metadata"]
+        spec["boundObjectRef"] = {"apiVersion": "v1", "kind": "Pod", "name": metadata["name"], "uid": metadata["uid"]}
+    request = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec}
+    return str((await client.post(_TOKENS, request))["status"]["token"])
 
 
 def command(pod: Pod) -> list[str]:
@@ -81,7 +74,7 @@ class RealAgent:
         folder.mkdir(parents=True, exist_ok=True)
         show(folder / "nvml.json", gpu(started.device.uuid, started.device.mib))
         (folder / "boot_id").write_text(started.boot_id + "\n")
-        account = service_account(self._plane, await _token(started), folder / "account")
+        account = service_account(self._plane, await token_for(started.client, started.pod), folder / "account")
         variables = environment(self._plane, started.pod, account, folder)
         with (folder / "log").open("ab") as log:
             process = await asyncio.create_subprocess_exec(*command(started.pod), env=variables, stderr=log)

@@ -22,7 +22,7 @@ import aiohttp
 from tests.builders import NodeBuilder, PodBuilder, make_pod
 from tests.controlplane.client import PODS, Answer, Client, path_of
 from tests.controlplane.gpu_node import RESERVATIONS, Device, GpuNode
-from tests.controlplane.kubelets import Agent, report
+from tests.controlplane.real_agent import RealAgent
 from tests.controlplane.referee import Referee
 from tests.controlplane.room import fits
 from tests.controlplane.stage import Stage
@@ -38,12 +38,15 @@ _SETTLED: Final = 0.5  # seconds that a state must last
 
 
 class Scene:
-    """Users' pods live in ``default``, their schedulerName is the manifests' unless they say another."""
+    """Users' pods live in ``default``, their schedulerName is the manifests' unless they say another.
 
-    def __init__(self, stage: Stage, *, seed: int = 0, agent: Agent = report) -> None:
+    In each reservation pod the real agent runs, as a process.
+    """
+
+    def __init__(self, stage: Stage) -> None:
         self.stage = stage
         self.admin = Client(stage.plane)
-        self.referee = Referee(self.admin, seed=seed, agent=agent)
+        self.referee = Referee(self.admin, agent=RealAgent(stage.plane))
         #: name → UID of every pod that was submitted and that no test has deleted
         self.submitted: dict[str, str] = {}
         #: UID → last state of every reservation pod that was ever there meanwhile

@@ -1,8 +1,9 @@
 """The manifests as the API server, kube-scheduler and a real agent meet them."""
 
+import asyncio
 import json
 import subprocess
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -156,12 +157,22 @@ def test_kube_scheduler_starts_with_configuration_and_rights_of_the_manifests(pl
 # --- the agent, over TLS with a token of its service account ------------------------------------------------
 
 
+def token(plane: ControlPlane, pod: Mapping[str, Any]) -> str:
+    """What a kubelet mounts into that reservation pod."""
+
+    async def asked() -> str:
+        async with Client(plane) as admin:
+            return await token_for(admin, pod)
+
+    return asyncio.run(asked())
+
+
 def test_the_agent_reports_with_the_rights_of_its_account_and_never_again(plane: ControlPlane, tmp_path: Path) -> None:
     manifest = json.dumps(reservation_manifest("share-1"))
     pod = json.loads(plane.kubectl("create", "-f", "-", "-o", "json", stdin=manifest))
     show(tmp_path / "nvml.json", gpu("GPU-1", 81559))
     (tmp_path / "boot_id").write_text("boot-1\n")
-    variables = environment(plane, pod, service_account(plane, token_for(plane, pod), tmp_path), tmp_path)
+    variables = environment(plane, pod, service_account(plane, token(plane, pod), tmp_path), tmp_path)
     written = {names.DEVICE: "GPU-1", names.DEVICE_MEMORY_MIB: "81559", names.BOOT_ID: "boot-1"}
 
     def annotations() -> dict[str, str]:

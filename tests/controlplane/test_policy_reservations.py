@@ -144,13 +144,13 @@ async def test_he_gets_no_token_of_our_accounts(tenant: Client, pod: Json) -> No
 # --- the agent ----------------------------------------------------------------------------------------------
 
 
-async def agent_of(plane: ControlPlane, pod: Json | None) -> Client:
+async def agent_of(plane: ControlPlane, admin: Client, pod: Json | None) -> Client:
     """A client with the token that a kubelet mounts into that pod; None: one that is of no pod."""
-    return Client(plane, User("agent", token=token_for(plane, pod)))
+    return Client(plane, User("agent", token=await token_for(admin, pod)))
 
 
-async def test_it_reports_its_own_device_once(granted: ControlPlane, pod: Json) -> None:
-    async with await agent_of(granted, pod) as agent:
+async def test_it_reports_its_own_device_once(granted: ControlPlane, admin: Client, pod: Json) -> None:
+    async with await agent_of(granted, admin, pod) as agent:
         await agent.patch(path_of(pod), {"metadata": {"uid": pod["metadata"]["uid"], "annotations": dict(REPORT)}})
         for said in ({names.DEVICE_HEALTH: "Xid: 79"}, {names.DEVICE_HEALTH: None, names.BOOT_ID: "b-2"}):
             await agent.patch(path_of(pod), {"metadata": {"annotations": said}})
@@ -159,8 +159,8 @@ async def test_it_reports_its_own_device_once(granted: ControlPlane, pod: Json) 
                 assert await refused(agent.patch(path_of(pod), {"metadata": {"annotations": {key: value}}})) == CHANGED
 
 
-async def test_it_changes_nothing_else(granted: ControlPlane, pod: Json) -> None:
-    async with await agent_of(granted, pod) as agent:
+async def test_it_changes_nothing_else(granted: ControlPlane, admin: Client, pod: Json) -> None:
+    async with await agent_of(granted, admin, pod) as agent:
         for metadata in (
             {"annotations": {"a": "b"}},
             {"annotations": {names.SHARED_GPUS: "share-1"}},
@@ -177,9 +177,9 @@ async def test_it_says_nothing_on_another_reservation_pod(
     granted: ControlPlane, admin: Client, extender: Client, pod: Json
 ) -> None:
     other = await bound_reservation(admin, extender, "share-3")
-    async with await agent_of(granted, other) as agent:
+    async with await agent_of(granted, admin, other) as agent:
         assert await refused(agent.patch(path_of(pod), {"metadata": {"annotations": dict(REPORT)}})) == CHANGED
-    async with await agent_of(granted, None) as agent:
+    async with await agent_of(granted, admin, None) as agent:
         assert await refused(agent.patch(path_of(pod), {"metadata": {"annotations": dict(REPORT)}})) == CHANGED
     await admin.delete(path_of(other), NOW)
 

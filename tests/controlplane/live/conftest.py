@@ -8,7 +8,6 @@ import pytest
 from tests.controlplane.cluster import ControlPlane
 from tests.controlplane.in_force import wait_until_in_force
 from tests.controlplane.process import Process
-from tests.controlplane.real_agent import RealAgent
 from tests.controlplane.scene import Scene
 from tests.controlplane.stage import PRODUCT, QUICK, Served, Stage
 from tests.manifests import BASE
@@ -52,6 +51,6 @@ def any_scheduler(stage: Stage) -> Iterator[None]:
 
 @pytest.fixture
 async def scene(stage: Stage, scheduler: Process) -> AsyncIterator[Scene]:
-    """Extender and scheduler run, and an agent's process in each reservation pod; nodes and pods are the test's."""
-    async with Scene(stage, agent=RealAgent(stage.plane)) as scene:
+    """Extender and scheduler run; nodes and pods are the test's."""
+    async with Scene(stage) as scene:
         yield scene

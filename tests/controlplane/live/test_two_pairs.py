@@ -7,6 +7,8 @@ import pytest
 
 from tests.builders import make_node, make_pod
 from tests.controlplane.crowd import Crowd
+from tests.controlplane.gpu_node import requests
+from tests.controlplane.room import GPU
 from tests.controlplane.scene import Scene
 from tests.controlplane.stage import QUICK, Served, Stage, configuration
 
@@ -62,9 +64,10 @@ async def test_two_pods_of_two_cards_each_for_the_last_two_cards(scene: Scene) -
 
 
 async def test_a_crowd_by_two_schedulers(scene: Scene) -> None:
+    """Each may give a node's last device to a pod that asks for whole ones: the kubelet refuses one, never a share."""
     for number in range(4):
         await scene.add(make_node(f"n-{number}").gpus(4, mib=80_000 if number % 2 else 40_000))
-    crowds = Crowd(scene, seed=21, whole=0), Crowd(scene, seed=22, whole=0, prefix="d", scheduler=OTHER)
+    crowds = Crowd(scene, seed=21), Crowd(scene, seed=22, prefix="d", scheduler=OTHER)
     for _ in range(4):
         await asyncio.gather(*(crowd.come(12) for crowd in crowds))
         await asyncio.sleep(crowds[0].moment(0.5))
@@ -72,7 +75,8 @@ async def test_a_crowd_by_two_schedulers(scene: Scene) -> None:
     await scene.all_that_fits_runs(60)
     assert scene.referee.violations() == []
     assert await scene.lost() == []
-    assert await scene.failed() == [], "a kubelet has refused a user's pod"
+    refused = [await scene.pod(name) for name in await scene.failed()]
+    assert [pod["metadata"]["name"] for pod in refused if GPU not in requests(pod)] == []
 
 
 async def test_an_extender_that_stood_still_knows_again_who_has_what(scene: Scene, pairs: list[Served]) -> None:

@@ -20,6 +20,8 @@ STOP_TIMEOUT: Final = 5.0
 #: For what comes at once on an idle machine: a busy one must not fail a test that is not about time.
 PATIENCE: Final = 60.0
 _POLL: Final = 0.05
+#: Characters of a line of a log that is shown.
+_WIDTH: Final = 300
 # Below the range that Linux takes outgoing connections from: there, a client that waits for a server's return
 # can meet itself, and a port that was free a moment ago may carry somebody's connection.
 _PORTS: Final = range(20_000, 32_000)
@@ -88,10 +90,10 @@ class Process:
         fields = Path(f"/proc/{self._running.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
-    def tail(self, lines: int = 40) -> str:
-        """The end of its log."""
+    def tail(self, lines: int = 20) -> str:
+        """The end of its log; long lines are cut, or a failed assertion is not found among them."""
         text = self.log.read_text(errors="replace") if self.log.exists() else ""
-        return "\n".join(text.splitlines()[-lines:])
+        return "\n".join(line[:_WIDTH] for line in text.splitlines()[-lines:])
 
     def _send(self, number: signal.Signals) -> None:
         if self._running is not None and self.is_running():

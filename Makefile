@@ -60,4 +60,4 @@ load: dev  ## Locust plays kube-scheduler for a minute and prints a verdict
 	@$(BIN)/python -m loadtest
 
 clean:  ## Remove what was made here
-	rm -rf .venv .venv-uv .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage htmlcov
+	rm -rf build *.egg-info .venv .venv-uv .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage htmlcov

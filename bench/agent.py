@@ -5,6 +5,7 @@ see (``CUDA_VISIBLE_DEVICES`` does not hide one from NVML); the API server is pl
 that a user gets.
 """
 
+import argparse
 import os
 import signal
 import statistics
@@ -50,8 +51,11 @@ def _resident_kib(pid: int) -> int:
     return next((int(line.split()[1]) for line in lines if line.startswith("VmHWM:")), 0)
 
 
-def main(number: int) -> None:
+def main() -> None:
     """Print one line for each fact."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("number", nargs="?", type=int, default=10, help="how many starts")
+    number = parser.parse_args().number
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "token").write_text("of nobody")
         seconds, kib = [], []
@@ -68,4 +72,4 @@ def main(number: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 10)
+    main()

@@ -5,6 +5,7 @@
 The API server is played over HTTP; it runs beside the extender, so both share the machine.
 """
 
+import argparse
 import asyncio
 import json
 import multiprocessing
@@ -145,5 +146,14 @@ def measure_listing(pods: int = PODS, nodes: int = NODES) -> str:
     )
 
 
+def main() -> None:
+    """Print what was measured."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("pods", nargs="?", type=int, default=PODS)
+    parser.add_argument("nodes", nargs="?", type=int, default=NODES)
+    chosen = parser.parse_args()
+    print(measure_listing(chosen.pods, chosen.nodes))
+
+
 if __name__ == "__main__":
-    print(measure_listing(*map(int, sys.argv[1:])))
+    main()

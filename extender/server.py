@@ -44,6 +44,7 @@ def _config(app: object, tls: Tls | None = None) -> uvicorn.Config:
         timeout_graceful_shutdown=GRACE,
         server_header=False,
         proxy_headers=False,  # Who calls is nobody's word.
+        lifespan="off",  # Nothing waits for it, and a server asked twice to stop would log a traceback for it.
         http=OneWrite,
         **(tls.options() if tls is not None else {}),
     )

@@ -101,6 +101,17 @@ def test_a_request_under_way_is_answered(start: Start, cluster_file: Path) -> No
     assert "Traceback" not in served.log()
 
 
+def test_a_service_that_is_asked_twice_stops_without_complaint(start: Start, cluster_file: Path) -> None:
+    """As when a whole process group is stopped and its first process stops the others."""
+    served = start("--snapshot", str(cluster_file))
+    with socket.create_connection(("127.0.0.1", served.port), timeout=20):
+        served.process.send_signal(signal.SIGTERM)
+        time.sleep(0.001)
+        served.process.send_signal(signal.SIGTERM)
+        assert served.process.wait(20) == 0
+    assert "Traceback" not in served.log()
+
+
 def test_an_idle_connection_stays(served: Serving) -> None:
     """kube-scheduler's client keeps connections for 90 s; a server that closes first loses a bind now and then."""
     assert server.KEEP_ALIVE > 90

@@ -29,7 +29,7 @@ def _no_switch(value: object) -> object:
 
 
 Int = Annotated[int, BeforeValidator(_no_switch)]
-Seconds = Annotated[float, BeforeValidator(_no_switch)]
+Seconds = Annotated[float, BeforeValidator(_no_switch), Field(gt=0, allow_inf_nan=False)]
 Port = Annotated[Int, Field(ge=0, le=65535)]
 
 
@@ -55,13 +55,13 @@ class Settings(BaseModel):
     strategy: Literal["binpack", "spread", "fgd", "adaptive"] = Field(
         names.DEFAULT_STRATEGY, description="how pods are placed"
     )
-    claim_ttl: Seconds = Field(5.0, gt=0, description="seconds a claim lasts without a bind")
-    bind_timeout: Seconds = Field(8.0, gt=0, description="seconds a bind may take; below kube-scheduler's httpTimeout")
+    claim_ttl: Seconds = Field(5.0, description="seconds a claim lasts without a bind")
+    bind_timeout: Seconds = Field(8.0, description="seconds a bind may take; below kube-scheduler's httpTimeout")
     scheduler_name: str = Field("gpu-scheduler", description="the kube-scheduler profile that calls this extender")
     agent_image: str = Field(f"gpu-extender:{version('gpu-extender')}", description="image of the reservation pods")
     agent_runtime_class: str | None = Field(None, description="runtimeClassName of the reservation pods; default: none")
-    idle_timeout: Seconds = Field(60.0, gt=0, description="seconds a shared GPU without a share stays open")
-    report_timeout: Seconds = Field(120.0, gt=0, description="seconds a reservation pod may take to report its device")
+    idle_timeout: Seconds = Field(60.0, description="seconds a shared GPU without a share stays open")
+    report_timeout: Seconds = Field(120.0, description="seconds a reservation pod may take to report its device")
     spare_gpus: Int = Field(0, ge=0, description="idle shared GPUs that each GPU node keeps open ahead of demand")
     learn_nodes: Int = Field(
         4, ge=0, description="nodes on which a GPU is reserved at once only to learn its memory; 0 = never"

@@ -123,6 +123,14 @@ def test_explain(run: Run, snapshot: Path) -> None:
     assert "gpu-fraction" in wrong.out
 
 
+def test_explain_a_pod_that_was_bound_past_us(run: Run, tmp_path: Path) -> None:
+    pod = make_pod("p", "a").gpu_fraction("0.5").on_node("n", "Running").build()
+    path = written(tmp_path / "c.json", [make_node("n").gpus(1, mib=CARD).build(), pod])
+    ended = run("explain", "--snapshot", str(path), "a/p")
+    assert ended.code == 0
+    assert "\nwrong: asks for a share but was bound without one\n" in ended.out
+
+
 def test_explain_unknown(run: Run, snapshot: Path) -> None:
     ended = run("explain", "--snapshot", str(snapshot), "team-a/nobody")
     assert (ended.code, ended.out, ended.err.count("\n")) == (2, "", 1)

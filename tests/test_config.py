@@ -80,6 +80,7 @@ def test_an_empty_file(tmp_path: Path, text: str) -> None:
         ({"shortlist": -1}, {}, "", "flag: shortlist is '-1': "),
         ({}, {"GPU_EXTENDER_MAX_BODY_MIB": "0"}, "", "environment: max-body-mib is '0': "),
         ({}, {"GPU_EXTENDER_CLAIM_TTL": "nan"}, "", "environment: claim-ttl is 'nan': "),
+        ({"idle_timeout": "inf"}, {}, "", "flag: idle-timeout is 'inf': input should be a finite number"),
         ({}, {}, "strategy: best", "strategy is 'best': "),
         ({}, {}, "claim-ttl: [1]", "claim-ttl is '[1]': "),
         ({}, {}, "nonsense: 1", "unknown setting nonsense"),

@@ -99,6 +99,7 @@ def explain(pod: str, snapshot: Path | None, server: str | None, output: str) ->
 
 def _print_explanation(told: Json) -> None:
     parts: list[RenderableType] = [plain(f"{told['namespace']}/{told['pod']}: {_headline(told)}")]
+    parts += [plain(f"wrong: {difference}") for difference in told["differences"]]
     parts += [plain(f"not looked at here: {rule}") for rule in told["notApplied"]]
     nodes = told["nodes"]
     if nodes:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, NamedTuple
 
+from extender.core.consistency import of_pod
 from extender.core.costs import in_steps
 from extender.core.decisions import Decisions, score_of
 from extender.core.fleet import has_gpus
@@ -31,6 +32,8 @@ class Evidence:
     states: Sequence[NodeState]
     #: What this process last decided about the pod.
     last_decision: Mapping[str, Any] | None
+    #: What is not as it should be about the pod, in ``check``'s words.
+    differences: Sequence[str]
 
 
 class Judged(NamedTuple):
@@ -50,7 +53,7 @@ def gather(ledger: Ledger, pod: Mapping[str, Any], last_decision: Mapping[str, A
         (ledger.without(state.name, [uid]) or state) if held is not None and held.node == state.name else state
         for state in ledger.snapshot()
     ]
-    return Evidence(pod, held, states, last_decision)
+    return Evidence(pod, held, states, last_decision, [found.text for found in of_pod(ledger, pod)])
 
 
 def judge(decisions: Decisions, evidence: Evidence) -> Iterator[Judged]:
@@ -83,6 +86,7 @@ def explain(evidence: Evidence, judged: Sequence[Judged], find_node: FindNode) -
         "notApplied": list(unapplied_rules(pod)),
         "annotations": _placement_annotations(pod),
         "lastDecision": evidence.last_decision,
+        "differences": list(evidence.differences),
         "nodes": [] if isinstance(request, InvalidRequest) else _verdicts(pod, request, judged, find_node),
     }
 

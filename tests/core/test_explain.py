@@ -93,6 +93,18 @@ async def test_whole_gpus_cpu_and_ended() -> None:
         assert (cpu["cpu"]["score"], cpu["a"]["score"]) == (10, 9)
 
 
+async def test_a_share_pod_that_was_bound_past_us() -> None:
+    """It has no share, whatever it asks for: an explanation that kept silent would let it pass for one of ours."""
+    past = make_pod("past").gpu_fraction("0.5").on_node("a", "Running").build()
+    async with serve(make_node("a").gpus(1, mib=CARD).build(), pods=[past]) as extender:
+        found = await told(extender, past, submit=False)
+        assert (found["state"], found["sharedGpus"]) == ("bound", [])
+        assert found["differences"] == ["asks for a share but was bound without one"]
+        ours = make_pod("ours").gpu_fraction("0.5").build()
+        assert await extender.schedule(ours, ["a"]) == "a"
+        assert (await told(extender, ours, submit=False))["differences"] == []
+
+
 async def test_an_explanation_is_json_and_changes_nothing() -> None:
     async with cluster() as extender:
         pod = make_pod("p").gpu_fraction("0.5").build()

@@ -91,9 +91,13 @@ def test_zero_terms_are_left_out() -> None:
     assert _terms({"GPUs opened": 0.0}) == "best"
 
 
-def test_what_decides_is_the_term_furthest_behind() -> None:
-    best = {"GPUs opened": 0.0, "MiB left": 900.0}
-    assert _against({"GPUs opened": 2.0, "MiB left": 901.0}, best) == "more GPUs opened: 2 against 0"
+def test_what_decides_is_the_term_that_costs_most_beyond_the_best_and_its_amount_is_told() -> None:
+    def node(opened: float, left: float) -> Any:
+        amounts = {"GPUs opened": opened, "MiB left": left}
+        return {"amounts": amounts, "cost": {"GPUs opened": 1024 * opened, "MiB left": left}}
+
+    best = node(0.0, 900.0)
+    assert _against(node(2.0, 950.0), best) == "more GPUs opened: 2 against 0"
     assert _against(best, best) == "costs the same as the best"
 
 

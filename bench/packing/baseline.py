@@ -1,6 +1,7 @@
 """What only the benchmark needs: the paper's BestFit, and a workload known before it arrives, as FGD has it there."""
 
 from collections.abc import Mapping
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,7 @@ class BestFit:
     name = "bestfit"
     fills_first = False
     order = Order.TIGHTEST
+    weights: Final[Mapping[str, float]] = {}
 
     def learn(self, seen: Seen) -> None:
         """It needs to know nothing."""

@@ -162,7 +162,7 @@ def _why(node: Json, best: Json) -> Iterator[str]:
     if not node["fits"]:
         yield from (_numbers(shortfall, node["reason"]) for shortfall in node["shortfalls"])
     elif _takes(node):
-        yield _terms(node["cost"]) if node is best else _against(node["cost"], best["cost"])
+        yield _terms(node["amounts"]) if node is best else _against(node, best)
     if node["scheduler"]:
         yield SCHEDULER + ", ".join(node["scheduler"])
 
@@ -180,18 +180,18 @@ def _numbers(shortfall: Json, reason: str) -> str:
     return f"{reason} ({', '.join(parts)})"
 
 
-def _terms(cost: Json) -> str:
-    terms = ", ".join(f"{term} {compact(value)}" for term, value in cost.items() if value)
+def _terms(amounts: Json) -> str:
+    terms = ", ".join(f"{term} {compact(amount)}" for term, amount in amounts.items() if amount)
     return f"best: {terms}" if terms else "best"
 
 
-def _against(cost: Json, best: Json) -> str:
-    """What decides against a node: the term in which it is furthest behind the best one."""
-    behind = {term: value - best.get(term, 0) for term, value in cost.items()}
+def _against(node: Json, best: Json) -> str:
+    """What decides against a node: the term in which it costs most beyond the best one."""
+    behind = {term: cost - best["cost"].get(term, 0) for term, cost in node["cost"].items()}
     term = max(behind, key=behind.__getitem__, default=None)
     if term is None or behind[term] <= 0:
         return "costs the same as the best"
-    return f"more {term}: {compact(cost[term])} against {compact(best.get(term, 0))}"
+    return f"more {term}: {compact(node['amounts'][term])} against {compact(best['amounts'].get(term, 0))}"
 
 
 @click.command(epilog="Example: gpu-extender check --server http://127.0.0.1:8888")

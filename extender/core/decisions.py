@@ -18,7 +18,7 @@ from extender.core.backoff import Backoff
 from extender.core.claims import Claim, Claims
 from extender.core.codes import CODE, FITS, REASONS
 from extender.core.codes import UNKNOWN_NODE as UNKNOWN_CODE
-from extender.core.costs import in_steps
+from extender.core.costs import Term, terms, total
 from extender.core.fleet import Fleet, Rows
 from extender.core.learned import Learned, refresh
 from extender.core.ledger import Ledger
@@ -174,7 +174,7 @@ class Decisions:
         """A GPU is being opened there for the pod: until it is of no use, filter answers the pod with that node."""
         self._opening[uid] = (node, gpu_id)
 
-    def place(self, state: NodeState, request: GpuRequest) -> tuple[Verdict, Mapping[str, float]]:
+    def place(self, state: NodeState, request: GpuRequest) -> tuple[Verdict, Mapping[str, Term]]:
         """The best placement on a node that stands like that, and the terms of its cost; or why it does not fit."""
         verdict = fit(state, request)
         return (verdict, {}) if isinstance(verdict, Shortfall) else self._best(state, request)
@@ -342,8 +342,8 @@ class Decisions:
             return cost, judged
         if len(fits) < len(rows):
             rows, room = rows.at(fits), room and room.at(fits)
-        choices, terms = self._choices(rows, request, room)
-        costs = _total(terms)
+        choices, amounts = self._choices(rows, request, room)
+        costs = total(amounts, self.strategy_of(request).weights)
         if choices.is_share:
             # Every node that fits has a choice, and choices are sorted by node.
             costs = np.minimum.reduceat(costs, choices.node.searchsorted(np.arange(len(fits))))
@@ -371,20 +371,20 @@ class Decisions:
             return verdict
         return self._best(state, request)[0]
 
-    def _best(self, state: NodeState, request: GpuRequest) -> tuple[Placement, Mapping[str, float]]:
+    def _best(self, state: NodeState, request: GpuRequest) -> tuple[Placement, Mapping[str, Term]]:
         """The cheapest choice on a node where there is one, and the terms of its cost."""
         row = self._fleet.row(state)
-        choices, terms = self._choices(row, request, self._room(row, request))
+        strategy = self.strategy_of(request)
+        choices, amounts = self._choices(row, request, self._room(row, request))
         # Equal costs: existing GPUs before new ones, in the order that the strategy likes.
-        liked = choices.holes.sum(axis=1) * SIGN[self.strategy_of(request).order]
-        best_choice = int(np.lexsort((liked, choices.opened, _total(terms)))[0])
-        of_choice = {name: float(values[best_choice]) for name, values in terms.items()}
-        return _placement(state, choices, best_choice), of_choice
+        liked = choices.holes.sum(axis=1) * SIGN[strategy.order]
+        best_choice = int(np.lexsort((liked, choices.opened, total(amounts, strategy.weights)))[0])
+        return _placement(state, choices, best_choice), terms(amounts, strategy.weights, best_choice)
 
     def _choices(
         self, rows: Rows, request: GpuRequest, room: Room | None
     ) -> tuple[Options, Mapping[str, NDArray[np.float64]]]:
-        """Every choice on rows that fit, and the terms of their costs."""
+        """Every choice on rows that fit, and how much there is of each term of their costs."""
         strategy = self.strategy_of(request)
         choices = options(rows, request, room, fills_first=strategy.fills_first, order=strategy.order)
         return choices, strategy.terms(choices, self._learned.by_strategy.get(strategy.name))
@@ -440,15 +440,6 @@ UNKNOWN_NODE: Final = Shortfall("UnknownNode", "node", 1, 0, 0, resolvable=False
 def score_of(rank: int, equal: int = 1) -> int:
     """10 for each of the first ``equal`` ranks (0 is the best), then 9, 8, … down to 0."""
     return max(0, BEST_SCORE - max(0, rank - equal + 1))
-
-
-def _total(terms: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float64]:
-    """The cost of each choice, in steps."""
-    total, *others = terms.values()
-    for term in others:
-        total = total + term
-    steps: NDArray[np.float64] = in_steps(total)
-    return steps
 
 
 def _placement(state: NodeState, choices: Options, choice: int) -> Placement:

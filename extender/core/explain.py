@@ -6,7 +6,7 @@ from fractions import Fraction
 from typing import Any, NamedTuple
 
 from extender.core.consistency import of_pod
-from extender.core.costs import in_steps
+from extender.core.costs import Term, in_steps
 from extender.core.decisions import Decisions, score_of
 from extender.core.fleet import has_gpus
 from extender.core.intree import blockers
@@ -37,12 +37,12 @@ class Evidence:
 
 
 class Judged(NamedTuple):
-    """A node, and the shortfall there, or the cost and its terms."""
+    """A node, and the shortfall there, or the cost and what it is made of."""
 
     state: NodeState
     shortfall: Shortfall | None
     cost: float | None
-    terms: Mapping[str, float]
+    terms: Mapping[str, Term]
 
 
 def gather(ledger: Ledger, pod: Mapping[str, Any], last_decision: Mapping[str, Any] | None) -> Evidence:
@@ -133,7 +133,8 @@ def _verdicts(pod: Mapping[str, Any], request: GpuRequest, judged: Sequence[Judg
             "score": scores.get(index),
             "reason": None if shortfall is None else shortfall.text,
             "shortfalls": [] if shortfall is None else [_shortfall(shortfall)],
-            "cost": dict(terms),
+            "amounts": {name: term.amount for name, term in terms.items()},
+            "cost": {name: term.cost for name, term in terms.items()},
             "scheduler": list(_objections(pod, request, state, find_node)),
         }
         for index, (state, shortfall, cost, terms) in enumerate(judged)
@@ -149,14 +150,14 @@ def _scores(costs: Sequence[float | None]) -> dict[int, int]:
 
 def _judge(
     decisions: Decisions, request: GpuRequest, state: NodeState
-) -> tuple[Shortfall | None, float | None, Mapping[str, float]]:
+) -> tuple[Shortfall | None, float | None, Mapping[str, Term]]:
     """The shortfall there or the cost, and the cost's terms."""
     verdict, terms = decisions.place(state, request)
     if isinstance(verdict, Shortfall):
         return verdict, None, {}
     if not request.asks_for_gpu and not has_gpus(state.inventory):
         return None, float("-inf"), {}
-    return None, float(in_steps(sum(terms.values()))), terms
+    return None, float(in_steps(sum(term.cost for term in terms.values()))), terms
 
 
 def _shortfall(shortfall: Shortfall) -> Json:

@@ -99,7 +99,7 @@ class TestFgd:
         assert state is not None
         _, terms = decisions.place(state, request_of(make_pod().gpu_memory(600)))
         # Empty: all of it is usable, F = 0. After: 0.4 of a GPU that no 600 fits. int(100 · sigmoid(-0.4)) = 40.
-        assert sum(terms.values()) == -40
+        assert sum(term.cost for term in terms.values()) == -40
 
     def test_takes_the_place_where_nothing_is_broken(self) -> None:
         decisions = cluster(names.FGD, gpus("a"), gpus("b"))
@@ -115,7 +115,7 @@ class TestAdaptive:
         state = decisions.ledger.state("a")
         assert state is not None
         _, terms = decisions.place(state, request_of(make_pod().gpu_memory(600)))
-        assert set(terms) == {"fragmentation", "value of its hole", "GPUs without CPU", "GPUs opened"}
+        assert set(terms) == {"fragmentation", "value of its hole", "GPUs without CPU", "opening GPUs"}
 
     def test_before_anything_is_learned_it_fills_the_fullest_gpu(self) -> None:
         decisions = cluster(names.ADAPTIVE, gpus("a"), gpus("b"), gpus("c"))
@@ -164,7 +164,7 @@ class TestAdaptive:
         state = decisions.ledger.state("a")
         assert state is not None
         _, terms = decisions.place(state, request_of(make_pod().gpus(1)))
-        assert terms["scarcity of the GPU model"] == pytest.approx(SCARCE_MODEL)
+        assert terms["scarcity of the GPU model"] == pytest.approx((1.0, SCARCE_MODEL))
 
     def test_leaves_gpus_where_cpu_can_feed_them(self) -> None:
         decisions = cluster(names.ADAPTIVE, gpus("a").cpu(8), gpus("b").cpu(64))

@@ -33,11 +33,15 @@ class Strategy(Protocol):
     def order(self) -> Order:
         """The order of ``options`` on a node: it decides between equal costs, and for shares on several devices."""
 
+    @property
+    def weights(self) -> Mapping[str, float]:
+        """What one of each term costs; 1 where it is not named."""
+
     def learn(self, seen: Seen) -> Any:
         """What ``terms`` needs to know of the workload; picklable. Pure: it may run in another process."""
 
     def terms(self, options: Options, learned: Any) -> Mapping[str, NDArray[np.float64]]:
-        """What the cost of each choice is made of, each part named in a user's words; their sum is the cost.
+        """How much there is of what makes up the cost of each choice, in a user's words: the sum by ``weights``.
 
         ``learned`` is the latest answer of ``learn``. Smaller is better; nodes of equal cost are taken in the order of
         the ledger, choices of equal cost on a node in the order of ``options``.

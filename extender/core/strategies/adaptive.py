@@ -6,6 +6,7 @@ a shape grows as the room for it shrinks, and a hole in a GPU has the value that
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,6 +68,11 @@ class Adaptive:
     name = names.ADAPTIVE
     fills_first = False
     order = Order.TIGHTEST
+    weights: Final = {
+        "value of its hole": HOLE,
+        "GPUs without CPU": STARVED,
+        "scarcity of the GPU model": SCARCE_MODEL,
+    }
 
     def learn(self, seen: Seen) -> AdaptiveLearned:
         """Everything but the nodes' own state."""
@@ -89,13 +95,13 @@ class Adaptive:
         taken = options.taken()
         terms = {
             "fragmentation": learned.fragmentation.change(options, taken),
-            "GPUs without CPU": STARVED * _starved(options, learned.cpu_per_gpu, taken),
+            "GPUs without CPU": _starved(options, learned.cpu_per_gpu, taken),
         }
         if options.is_share:
-            terms["value of its hole"] = HOLE * _lost(options, learned.holes, kind)
-            terms["GPUs opened"] = options.opened * learned.opening.take(kind)
+            terms["value of its hole"] = _lost(options, learned.holes, kind)
+            terms["opening GPUs"] = options.opened * learned.opening.take(kind)
         if np.count_nonzero(learned.scarcity):
-            terms["scarcity of the GPU model"] = SCARCE_MODEL * learned.scarcity.take(kind) * taken
+            terms["scarcity of the GPU model"] = learned.scarcity.take(kind) * taken
         return terms
 
 

@@ -5,6 +5,7 @@ USENIX ATC'23. Here to compare with, and so that a benchmark can be trusted that
 """
 
 from collections.abc import Mapping
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,7 @@ class Fgd:
     name = names.FGD
     fills_first = False
     order = Order.BY_ID
+    weights: Final[Mapping[str, float]] = {}
 
     def learn(self, seen: Seen) -> Fragmentation:
         """F over the typical pods of the workload so far."""

@@ -4,6 +4,7 @@ A new GPU is still opened only where no shared one has room: spreading must not 
 """
 
 from collections.abc import Mapping
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,7 @@ class Spread:
     name = names.SPREAD
     fills_first = True
     order = Order.EMPTIEST
+    weights: Final = {"used part of its GPUs": 1 / 1024}
 
     def learn(self, seen: Seen) -> None:
         """It needs to know nothing."""
@@ -34,5 +36,5 @@ class Spread:
         taken = (room - options.holes * shared).sum(axis=1)
         return {
             "used part of the node's GPUs": options.before(used),
-            "used part of its GPUs": taken / np.maximum(room.sum(axis=1), 1) / 1024,
+            "used part of its GPUs": taken / np.maximum(room.sum(axis=1), 1),
         }

@@ -14,6 +14,10 @@ from tests.binding.stage import CARD, GPUS, GpuCluster, World
 from tests.binding.world import Process, violations
 from tests.builders import make_pod
 
+#: One more than the requests of an undisturbed repair, and of an undisturbed clean-up.
+REPAIR = 12
+CLEAN_UP = 14
+
 
 @pytest.fixture
 def world() -> Iterator[World]:
@@ -581,7 +585,7 @@ async def test_two_reconcilers_at_once_repair_once(lost: int) -> None:
 
 
 @pytest.mark.parametrize("fault", ["refused", "never", "lost", "late", "killed-before", "killed-after", "late-killed"])
-@pytest.mark.parametrize("fails_at", range(12))
+@pytest.mark.parametrize("fails_at", range(REPAIR))
 async def test_one_fault_at_every_request_of_a_repair(fault: str, fails_at: int) -> None:
     """Whatever happens to one request: no device is given out twice meanwhile, and the device is found in the end."""
     world = World(GpuCluster(3))
@@ -593,6 +597,7 @@ async def test_one_fault_at_every_request_of_a_repair(fault: str, fails_at: int)
         if not await faulty.reconcile():
             break
         faulty.now += 5
+    assert fails_at < REPAIR - 1 or faulty.api.was_spared()
     faulty.api.work_again()
     faulty.die()
     world.process = Process(world.cluster)
@@ -608,7 +613,7 @@ async def test_one_fault_at_every_request_of_a_repair(fault: str, fails_at: int)
 
 
 @pytest.mark.parametrize("fault", ["refused", "never", "lost", "late", "killed-before", "killed-after", "late-killed"])
-@pytest.mark.parametrize("fails_at", range(8))
+@pytest.mark.parametrize("fails_at", range(CLEAN_UP))
 async def test_one_fault_at_every_request_of_the_clean_up(fault: str, fails_at: int) -> None:
     """An idle GPU, a silent reservation pod and a dead process's entry: a share lands in between, and all else goes."""
     world = World()
@@ -619,11 +624,15 @@ async def test_one_fault_at_every_request_of_the_clean_up(fault: str, fails_at: 
     orphan = await world.pod(share("orphan", CARD))
     assert await world.error(orphan) == "killed"
     dead = world.api
+    world.cluster.fate = "silent"
+    assert await world.process.reservations.search("m", "silent")
+    world.cluster.fate = "report"
     faulty = Process(world.cluster, fails_at, fault)
-    for _ in range(20):
+    for _ in range(30):
         if not await faulty.reconcile():
             break
         faulty.now += 5
+    assert fails_at < CLEAN_UP - 1 or faulty.api.was_spared()
     faulty.api.work_again()
     faulty.die()
     successor = Process(world.cluster)

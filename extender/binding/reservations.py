@@ -62,16 +62,16 @@ class Reservations:
         news, self._news = self._news, asyncio.Event()
         news.set()
 
-    async def open(self, pod: PodOnNode) -> PodOnNode:
+    async def open(self, pod: PodOnNode, scheduler: str | None) -> PodOnNode:
         """The pod's share once every GPU of it is held by a reservation pod that has reported its device.
 
-        The caller bounds the time. Raises ApiError for a pod that the API refuses, LedgerError if a GPU is gone.
+        ``scheduler``: the pod's. The caller bounds the time. Raises ApiError for a pod that the API refuses, LedgerError if a GPU is gone.
         """
         planned = {r.id: r for r in self._ledger.reservations(pod.node)}
         for share in pod.shares:
             reservation = planned.get(share.gpu_id)
             if share.uuid is None and reservation is not None and reservation.uid is None:
-                await self._create_once(reservation)
+                await self._create_once(reservation, scheduler)
         while True:
             news = self._news
             held = self._ledger.pod(pod.uid)
@@ -109,11 +109,11 @@ class Reservations:
         except (Conflict, Unavailable):
             return None
 
-    async def _create_once(self, reservation: Reservation) -> None:
+    async def _create_once(self, reservation: Reservation, scheduler: str | None) -> None:
         """One creation per reservation pod: a second share of a GPU that is just being opened waits for the first."""
         task = self._opening.get(reservation.id)
         if task is None:
-            task = asyncio.create_task(self._create(reservation))
+            task = asyncio.create_task(self._create(reservation, scheduler))
             self._opening[reservation.id] = task
             task.add_done_callback(lambda done: self._created(reservation.id, done))
         await asyncio.shield(task)
@@ -123,9 +123,9 @@ class Reservations:
         if not task.cancelled():
             task.exception()  # Retrieved: whoever waited for it may have met his deadline.
 
-    async def _create(self, reservation: Reservation) -> None:
+    async def _create(self, reservation: Reservation, scheduler: str | None) -> None:
         try:
-            pod = await self._api.create_pod(self._manifest(reservation.id, reservation.node))
+            pod = await self._api.create_pod(self._manifest(reservation.id, reservation.node, scheduler))
         except (Conflict, Unavailable):
             return  # It exists, or may exist: its report tells.
         known = {r.id: r for r in self._ledger.reservations(reservation.node)}.get(reservation.id)
@@ -189,10 +189,10 @@ class Reservations:
         """The reservation pod is gone: its id leaves the record, unless shares are on it. Raises ApiError."""
         await self._records.commit(node, lambda record: record.without_gpu(reservation_id))
 
-    def _manifest(self, name: str, node: str) -> dict[str, object]:
+    def _manifest(self, name: str, node: str, scheduler: str | None = None) -> dict[str, object]:
         state = self._ledger.state(node)
         resource = state.inventory.whole_resource if state is not None else None
-        return reservation_pod(name, node, resource or names.GPU_RESOURCE, self._template())
+        return reservation_pod(name, node, resource or names.GPU_RESOURCE, self._template(), scheduler)
 
 
 def _takes(reservation: Reservation) -> bool:

@@ -22,6 +22,7 @@ from extender.core import names
 from extender.core.decisions import Decisions
 from extender.core.enforcement import PlacedDevice, limit_annotations
 from extender.core.errors import ApiError, Conflict, GpuExtenderError, LedgerError, NotFound, Refused
+from extender.core.fields import child
 from extender.core.placement import Shortfall
 from extender.core.podreader import (
     annotations_of,
@@ -165,7 +166,7 @@ class ShareBinding:
                 return assumed  # Nothing is to be opened, and it was chosen a moment ago.
             try:
                 async with asyncio.timeout_at(deadline):
-                    held = await self._reservations.open(assumed)
+                    held = await self._reservations.open(assumed, child(pod, "spec").get("schedulerName"))
             except TimeoutError as error:
                 keep = len(assumed.shares) == 1
                 await self._give_up_room(assumed, keep=keep)

@@ -31,7 +31,7 @@ def reservation_name(node_uid: str, pod_uid: str, device_index: int, attempt: in
 class Template:
     """How reservation pods are made in this cluster."""
 
-    #: Its scheduler, the opener's: one account for both.
+    #: The scheduler of those that are opened for no pod.
     scheduler: str
     image: str
     #: For clusters whose container runtime injects a GPU's driver only under a class of NVIDIA's runtime.
@@ -41,8 +41,14 @@ class Template:
     owner: tuple[str, str] | None = None
 
 
-def reservation_pod(name: str, node: str, gpu_resource: str, template: Template) -> dict[str, Any]:
-    """The manifest: unbound, for exactly that node, so that kube-scheduler accounts it like any other pod."""
+def reservation_pod(
+    name: str, node: str, gpu_resource: str, template: Template, scheduler: str | None = None
+) -> dict[str, Any]:
+    """The manifest: unbound, for exactly that node, so that kube-scheduler accounts it like any other pod.
+
+    ``scheduler``: the opener's, for one account of both, and for no other is known to run; the template's where there is
+    no opener.
+    """
     metadata: dict[str, Any] = {
         "name": name,
         "namespace": names.RESERVATION_NAMESPACE,
@@ -51,7 +57,7 @@ def reservation_pod(name: str, node: str, gpu_resource: str, template: Template)
     if template.owner is not None:
         metadata["ownerReferences"] = [_owned_by(*template.owner)]
     spec: dict[str, Any] = {
-        "schedulerName": template.scheduler,
+        "schedulerName": scheduler or template.scheduler,
         "priorityClassName": PRIORITY_CLASS,
         "serviceAccountName": SERVICE_ACCOUNT,
         "automountServiceAccountToken": True,

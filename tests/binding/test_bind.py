@@ -75,6 +75,14 @@ async def test_whole_and_cpu_pods_get_no_annotations(world: World) -> None:
     assert "not enough whole GPUs are free" in await world.error(await world.pod(make_pod("w2").gpus(1)))
 
 
+async def test_a_reservation_pod_is_for_its_openers_scheduler(world: World) -> None:
+    """No other is known to run: of the setting's name there may be none."""
+    pod = await world.pod(make_pod("p").gpu_memory(400).spec(schedulerName="second-profile"))
+    await world.bind(pod)
+    [reservation] = world.reservations()
+    assert reservation["spec"]["schedulerName"] == "second-profile"
+
+
 async def test_the_claim_ends_with_the_bind(world: World) -> None:
     pod = await world.pod(make_pod("p").gpu_memory(400))
     world.process.decisions.filter(pod, ["n"])
@@ -205,6 +213,20 @@ async def test_a_pod_that_ends_while_its_gpus_are_opened_leaves_none(world: Worl
     assert "has ended" in await bind
     assert asyncio.get_running_loop().time() - began <= 2 * PAUSE
     assert world.reservation_pods() == []
+
+
+async def test_while_a_gpu_is_being_opened_filter_answers_its_opener_with_that_node_only(world: World) -> None:
+    """Else kube-scheduler may send the pod elsewhere, and another GPU is opened for it there."""
+    pod, twin = [await world.pod(make_pod(name).gpu_memory(400)) for name in ("p", "twin")]
+    decisions, nodes = world.process.decisions, ["m", "n"]
+    assert decisions.filter(pod, nodes).nodes == ["n", "m"]
+    world.cluster.fate = "silent"
+    assert "not reported its device in time" in await world.error(pod, "m")
+    assert decisions.filter(pod, nodes).nodes == ["m"]
+    assert set(decisions.filter(twin, nodes).nodes) == {"m", "n"}, "others are free to go"
+    [opening] = world.reservations()
+    await world.delete(opening)
+    assert decisions.filter(pod, nodes).nodes == ["n", "m"]
 
 
 async def test_what_was_created_is_known_before_the_watch_shows_it(world: World) -> None:

@@ -65,7 +65,8 @@ class Reservations:
     async def open(self, pod: PodOnNode, scheduler: str | None) -> PodOnNode:
         """The pod's share once every GPU of it is held by a reservation pod that has reported its device.
 
-        ``scheduler``: the pod's. The caller bounds the time. Raises ApiError for a pod that the API refuses, LedgerError if a GPU is gone.
+        ``scheduler``: the pod's. The caller bounds the time. Raises ApiError for a pod that the API refuses,
+        LedgerError if a GPU is gone.
         """
         planned = {r.id: r for r in self._ledger.reservations(pod.node)}
         for share in pod.shares:

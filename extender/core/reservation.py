@@ -46,8 +46,8 @@ def reservation_pod(
 ) -> dict[str, Any]:
     """The manifest: unbound, for exactly that node, so that kube-scheduler accounts it like any other pod.
 
-    ``scheduler``: the opener's, for one account of both, and for no other is known to run; the template's where there is
-    no opener.
+    ``scheduler``: the opener's, for one account of both, and because no other is known to run; the template's where
+    there is no opener.
     """
     metadata: dict[str, Any] = {
         "name": name,

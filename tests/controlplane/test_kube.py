@@ -2,9 +2,13 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from kubernetes.aio.config import incluster_config
 
 from extender.cluster import Collection, KubeCluster, Page, WatchEvent
 from extender.core import names
@@ -255,6 +259,32 @@ async def test_a_closed_connection_is_unavailable(plane: ControlPlane) -> None:
     await cluster.close()
     with pytest.raises(Unavailable):
         await cluster.get_pod("default", "any")
+
+
+async def test_credentials_of_the_pod_that_it_runs_in(
+    plane: ControlPlane, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kubelet replaces the token before it runs out: within a minute the new one is used."""
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    clock = SimpleNamespace(datetime=SimpleNamespace(now=lambda: now), timedelta=timedelta)
+    monkeypatch.setattr(incluster_config, "datetime", clock)
+    monkeypatch.setattr(incluster_config, "SERVICE_TOKEN_FILENAME", str(tmp_path / "token"))
+    monkeypatch.setattr(incluster_config, "SERVICE_CERT_FILENAME", str(plane.authority))
+    host, _, port = plane.server.removeprefix("https://").partition(":")
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", host)
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", port)
+    for name in ("before", "after"):
+        plane.kubectl("create", "serviceaccount", name)
+    plane.kubectl("create", "clusterrolebinding", "inside", "--clusterrole=cluster-admin", "--serviceaccount=default:after")
+    (tmp_path / "token").write_text(plane.kubectl("create", "token", "before").strip())
+    cluster = await KubeCluster.connect(None)
+    with pytest.raises(Refused, match="system:serviceaccount:default:before"):
+        await cluster.get_pod("default", "any")
+    (tmp_path / "token").write_text(plane.kubectl("create", "token", "after").strip())
+    now += timedelta(seconds=61)
+    with pytest.raises(NotFound):
+        await cluster.get_pod("default", "any")
+    await cluster.close()
 
 
 async def test_credentials_that_are_none(tmp_path: Any, plane: ControlPlane) -> None:

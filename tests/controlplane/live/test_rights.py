@@ -59,5 +59,8 @@ async def test_the_extender_uses_every_right_that_it_has_and_is_refused_nothing(
     assert asked, "the audit log is empty"
     refused = [f"{each['verb']} {each['requestURI']}" for each in asked if each["responseStatus"]["code"] in (401, 403)]
     assert refused == []
+    watches = [each["requestURI"] for each in asked if each["verb"] == "watch"]
+    assert watches
+    assert [uri for uri in watches if "allowWatchBookmarks=true" not in uri] == []
     unused = {right for right in rights("gpu-extender", "gpu-extender") if not is_used(right, asked)}
     assert unused == set()

@@ -275,7 +275,9 @@ async def test_credentials_of_the_pod_that_it_runs_in(
     monkeypatch.setenv("KUBERNETES_SERVICE_PORT", port)
     for name in ("before", "after"):
         plane.kubectl("create", "serviceaccount", name)
-    plane.kubectl("create", "clusterrolebinding", "inside", "--clusterrole=cluster-admin", "--serviceaccount=default:after")
+    plane.kubectl(
+        "create", "clusterrolebinding", "inside", "--clusterrole=cluster-admin", "--serviceaccount=default:after"
+    )
     (tmp_path / "token").write_text(plane.kubectl("create", "token", "before").strip())
     cluster = await KubeCluster.connect(None)
     with pytest.raises(Refused, match="system:serviceaccount:default:before"):

@@ -2,6 +2,10 @@
 
 Pods of mixed fractions wait before the scheduler starts; measured is from the first Binding to the last. ``empty``: no
 GPU is shared yet, so every new card costs a reservation pod. ``open``: the same pods again, on cards that are open.
+Each is compared with the no-op's run on a control plane of its age: the first one there, or the second.
+
+Nodes, their device plugins and the judge are the referee's of the tests: a run of ours in which a pod was refused, or a
+card given out twice, is no figure but an error.
 
     python -m bench.throughput [--nodes 500,2000] [--pods 1000] [--rounds 1] [--shortlist 1,16]
 """
@@ -12,17 +16,19 @@ import platform
 import re
 import sys
 import time
-from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 from statistics import median
 from typing import Any, Final
 
 from extender.core import names
 from tests.builders import make_node, make_pod
 from tests.controlplane.client import PODS, Answer, Client, path_of
+from tests.controlplane.gpu_node import Device, GpuNode, Rejection, new_device_uuid, quantity, random_uuid
+from tests.controlplane.judge import judge
 from tests.controlplane.process import Process, free_port
 from tests.controlplane.stage import Served, Stage
 from tests.controlplane.users import EXTENDER
@@ -30,7 +36,7 @@ from tests.controlplane.users import EXTENDER
 GPUS: Final = 8
 CARD_MIB: Final = 81_559
 FRACTIONS: Final = ("0.1", "0.25", "0.5", "0.75", "0.3", "0.2")
-NONE, NOOP, EMPTY, OPEN = "none", "no-op", "empty", "open"
+NONE, NOOP, NOOP_AGAIN, EMPTY, OPEN = "none", "no-op", "no-op, again", "empty", "open"
 _WRITES: Final = re.compile(r'apiserver_request_total\{[^}]*verb="(POST|PUT|PATCH|DELETE)"[^}]*\} ([0-9.e+]+)')
 
 Json = dict[str, Any]
@@ -48,13 +54,26 @@ class Run:
 
 
 class Devices:
-    """Device plugin and agent of every node: each reservation pod gets a device as soon as it is bound."""
+    """Kubelet, device plugin and agent of every node: each reservation pod gets a device as soon as it is bound."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
-        self._given: Counter[str] = Counter()
-        #: Pods that are bound, and when the first and the last was seen so.
+        self._random = Random(0)
+        self._nodes: dict[str, GpuNode] = {}
+        self._refused: list[str] = []
+        #: Pods that are bound, and when each was seen so.
         self.bound: dict[str, float] = {}
+
+    def add(self, node: Json) -> None:
+        """A node that is about to be created."""
+        devices = [Device(new_device_uuid(self._random), CARD_MIB) for _ in range(GPUS)]
+        room = {name: quantity(name, node["status"]["capacity"][name]) for name in ("cpu", "memory", "pods")}
+        name, by_uuid = node["metadata"]["name"], {device.uuid: device for device in devices}
+        self._nodes[name] = GpuNode(name, room, by_uuid, self._random, random_uuid(self._random))
+
+    def violations(self) -> list[str]:
+        """What a kubelet has refused, and what the judge finds wrong now."""
+        return self._refused + [found.text for node in self._nodes.values() for found in judge(node)]
 
     @asynccontextmanager
     async def at_work(self) -> AsyncIterator[None]:
@@ -67,23 +86,30 @@ class Devices:
     async def _follow(self, tasks: asyncio.TaskGroup) -> None:
         while True:  # The server ends a watch whose reader is slower than the changes are.
             listed = await self._client.get(PODS)
+            there = {pod["metadata"]["uid"] for pod in listed["items"]}
+            for node in self._nodes.values():
+                node.admitted = {uid: admitted for uid, admitted in node.admitted.items() if uid in there}
             for pod in listed["items"]:
                 self._see(pod, tasks)
             async for kind, pod in self._client.watch(PODS, listed["metadata"]["resourceVersion"]):
                 if kind != "DELETED":
                     self._see(pod, tasks)
+                elif pod["spec"].get("nodeName"):
+                    self._nodes[pod["spec"]["nodeName"]].admitted.pop(pod["metadata"]["uid"], None)
 
     def _see(self, pod: Json, tasks: asyncio.TaskGroup) -> None:
         node, uid = pod["spec"].get("nodeName"), pod["metadata"]["uid"]
         if not node or uid in self.bound:
             return
         self.bound[uid] = time.perf_counter()
-        if pod["metadata"]["namespace"] == names.RESERVATION_NAMESPACE:
-            tasks.create_task(self._report(pod, node))
+        answer = self._nodes[node].admit(pod)
+        if isinstance(answer, Rejection):
+            self._refused.append(f"{pod['metadata']['name']} on {node}: {answer.message}")
+        elif answer.is_reservation:
+            tasks.create_task(self._report(pod, answer.devices[0]))
 
-    async def _report(self, pod: Json, node: str) -> None:
-        self._given[node] += 1
-        annotations = {names.DEVICE: f"GPU-{node}-{self._given[node]}", names.DEVICE_MEMORY_MIB: str(CARD_MIB)}
+    async def _report(self, pod: Json, device: Device) -> None:
+        annotations = {names.DEVICE: device.uuid, names.DEVICE_MEMORY_MIB: str(device.mib)}
         await self._client.patch(path_of(pod), {"metadata": {"annotations": annotations}})
 
 
@@ -99,11 +125,13 @@ class Bench:
 
     async def nodes(self, number: int) -> None:
         """Create them."""
-        made = (make_node(f"node-{index:04}").cpu(128).gpus(GPUS, mib=CARD_MIB).build() for index in range(number))
+        made = [make_node(f"node-{index:04}").cpu(128).gpus(GPUS, mib=CARD_MIB).build() for index in range(number)]
+        for node in made:
+            self._devices.add(node)
         await in_parallel(self._client.create_node, made)
 
-    async def run(self, extender: Served | None) -> Run:
-        """Let a scheduler place all pods."""
+    async def run(self, extender: Served | None, *, judged: bool = False) -> Run:
+        """Let a scheduler place all pods. Raises AssertionError where the run is judged and anything was wrong."""
         self._number += 1
         pods = [
             make_pod(f"p-{self._number}-{index}")
@@ -124,6 +152,8 @@ class Bench:
         cpu["kube-scheduler"] = scheduler.cpu_seconds()
         written = await self._writes() - writes
         scheduler.stop()
+        wrong = self._devices.violations() if judged else []
+        assert not wrong, wrong
         await in_parallel(self._remove, pods)
         return Run((len(pods) - 1) / (times[-1] - times[0]), written / len(pods), cpu)
 
@@ -171,16 +201,18 @@ def start_noop(stage: Stage) -> Served:
 
 
 async def measure(nodes: int, pods: int, shortlists: Sequence[int]) -> dict[str, Run]:
-    """Every kind of run; each shortlist on a control plane of its own, which is empty, and as young as the others'."""
+    """Every kind of run; each shortlist on a control plane of its own, which is empty, and as young as the no-op's."""
     found: dict[str, Run] = {}
     async with prepared(nodes, pods) as (stage, bench):
+        noop = start_noop(stage)
+        for kind in (NOOP, NOOP_AGAIN):
+            found[kind] = await bench.run(noop)
         found[NONE] = await bench.run(None)
-        found[NOOP] = await bench.run(start_noop(stage))
     for shortlist in shortlists:
         async with prepared(nodes, pods) as (stage, bench):
             extender = stage.start_extender(shortlist=shortlist)
             for state in (EMPTY, OPEN):
-                found[f"{state}, shortlist {shortlist}"] = await bench.run(extender)
+                found[f"{state}, shortlist {shortlist}"] = await bench.run(extender, judged=True)
     return found
 
 
@@ -211,7 +243,8 @@ def main() -> None:
     for nodes in map(int, chosen.nodes.split(",")):
         rounds = [asyncio.run(measure(nodes, chosen.pods, shortlists)) for _ in range(chosen.rounds)]
         for kind in rounds[0]:
-            print(_row(nodes, kind, [found[kind] for found in rounds], [found[NOOP] for found in rounds]), flush=True)
+            noop = NOOP if kind == NOOP or kind.startswith(EMPTY) else NOOP_AGAIN
+            print(_row(nodes, kind, [found[kind] for found in rounds], [found[noop] for found in rounds]), flush=True)
 
 
 def _row(nodes: int, kind: str, runs: list[Run], noops: list[Run]) -> str:
@@ -219,7 +252,11 @@ def _row(nodes: int, kind: str, runs: list[Run], noops: list[Run]) -> str:
     speed = median(run.pods_per_second for run in runs)
     writes = median(run.writes_per_pod for run in runs)
     cpu = runs[-1].cpu
-    seconds = [cpu["kube-scheduler"], cpu.get("no-op" if kind == NOOP else "extender", 0.0), cpu["kube-apiserver"]]
+    seconds = [
+        cpu["kube-scheduler"],
+        cpu.get(NOOP, cpu.get("extender", 0.0)) if kind != NONE else 0.0,
+        cpu["kube-apiserver"],
+    ]
     shown = ", ".join(f"{value:.1f}" for value in seconds)
     return f"| {nodes} | {kind} | {speed:.0f} | {ratio:.2f} | {writes:.1f} | {shown} |"
 

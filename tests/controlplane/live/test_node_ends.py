@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from extender.core.names import BOOT_ID
 from tests.builders import make_node, make_pod
 from tests.controlplane.gpu_node import GpuNode
 from tests.controlplane.judge import Kind
@@ -23,6 +24,12 @@ async def a_node_with_three_cards(scene: Scene) -> GpuNode:
     return node
 
 
+def devices_of(scene: Scene, *names: str) -> list[list[str]]:
+    """UUIDs that each of these pods runs on."""
+    running = scene.referee.running()
+    return [[uuid for uuid, _ in running[f"default/{name}"].shares] for name in names]
+
+
 async def is_closed(extender: Served, node: GpuNode) -> bool:
     return (await inspected(extender, node.name))["unusable"] is not None
 
@@ -38,15 +45,20 @@ async def test_gpushare_device_plugin_35_a_node_that_reboots(scene: Scene, exten
     ones: until each is held again nothing else gets a card of that node.
     """
     node = await a_node_with_three_cards(scene)
-    before = scene.cards(node)
+    boot, cards, devices = node.boot_id, scene.cards(node), devices_of(scene, "a", "b", "c")
     await scene.referee.reboot(node.name)
     await scene.until(lambda: is_closed(extender, node), 10, "the node gives out nothing")
     await scene.submit(*(make_pod(f"w{i}").gpus(1) for i in range(3)), make_pod("s").gpu_fraction("0.2"))
     await scene.run("a", "b", "c")
+    assert devices_of(scene, "a", "b", "c") == devices
+    assert [scene.referee.running()[f"default/{name}"].restarts for name in ("a", "b", "c")] == [1, 1, 1]
     await scene.until(lambda: is_well(scene), 60, "the cards are held by nobody")
     await scene.run("s")
     await scene.all_that_fits_runs()
-    assert sum(map(sum, scene.cards(node))) == sum(map(sum, before)) + A100 * 2 // 10
+    assert devices_of(scene, "a", "b", "c") == devices
+    assert sum(map(sum, scene.cards(node))) == sum(map(sum, cards)) + A100 * 2 // 10
+    boots = {pod["metadata"]["annotations"][BOOT_ID] for pod in await scene.reservations()}
+    assert boots == {node.boot_id} != {boot}
     assert scene.referee.violations(BROUGHT_ABOUT) == []
     assert await scene.lost() == []
 

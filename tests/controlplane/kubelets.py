@@ -29,6 +29,8 @@ class Started:
     device: Device
     node: str
     boot_id: str
+    #: The kubelet has sent SIGTERM: the pod's deletion was asked for.
+    terminated: asyncio.Event
 
 
 #: The agent: started with the container, cancelled when the container ends.
@@ -62,6 +64,7 @@ class Kubelets:
         self._seen: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._agents: dict[str, asyncio.Task[None]] = {}
+        self._terminated: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
         self._endings: dict[str, tuple[float, asyncio.Task[None]]] = {}
         self._failures: list[BaseException] = []
         #: pod UID → the last status decided on: one that was decided on earlier must not land after it
@@ -131,8 +134,9 @@ class Kubelets:
     async def _start(self, node: GpuNode, admitted: Admitted) -> None:
         await self._write_pod(admitted.pod, statuses.running(admitted, self._address()))
         if admitted.is_reservation and admitted.devices and admitted in node.admitted.values():
-            started = Started(self.client, admitted.pod, admitted.devices[0], node.name, node.boot_id)
             uid = admitted.pod["metadata"]["uid"]
+            terminated = self._terminated[uid]
+            started = Started(self.client, admitted.pod, admitted.devices[0], node.name, node.boot_id, terminated)
             self._agents[uid] = self._spawn(self._persist(lambda: self.agent(started)))
 
     # --- ends ---------------------------------------------------------------------------------------------
@@ -147,6 +151,7 @@ class Kubelets:
             if before[0] <= grace:
                 return  # grace only ever gets shorter
             before[1].cancel()
+        self._terminated[uid].set()
         self._endings[uid] = (grace, self._spawn(self._end_after(node, pod, grace)))
 
     async def _end_after(self, node: GpuNode, pod: Pod, grace: float) -> None:

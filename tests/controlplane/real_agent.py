@@ -7,8 +7,10 @@
 
 import asyncio
 import os
+import signal
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -62,14 +64,33 @@ def environment(plane: ControlPlane, pod: Pod, account: Path, folder: Path) -> d
     }
 
 
+async def _sigterm(started: Started, process: asyncio.subprocess.Process) -> None:
+    """The kubelet's, to the first process of a container: the kernel drops it where that has not said what it does."""
+    await started.terminated.wait()
+    with suppress(OSError):  # It has ended.
+        if _handles(process.pid, signal.SIGTERM):
+            process.terminate()
+
+
+def _handles(pid: int, number: signal.Signals) -> bool:
+    """Whether the process ignores or catches that signal. Raises OSError."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    masks = [int(line.split()[1], 16) for line in status.splitlines() if line.startswith(("SigIgn:", "SigCgt:"))]
+    return any(mask >> (number - 1) & 1 for mask in masks)
+
+
 class RealAgent:
-    """A referee's agent: one process per reservation pod, killed when its container ends."""
+    """A referee's agent: one process per reservation pod; it gets SIGTERM, and is killed when its container ends."""
 
     def __init__(self, plane: ControlPlane) -> None:
         self._plane = plane
 
     async def __call__(self, started: Started) -> None:
-        """Run until cancelled. An agent that ends by itself raises, for its container would be started again."""
+        """Run until cancelled.
+
+        An agent that ends by itself, or for a SIGTERM, raises: its container would be started again, or its device be
+        another's while shares run on it.
+        """
         folder = self.folder(started.pod)
         folder.mkdir(parents=True, exist_ok=True)
         show(folder / "nvml.json", gpu(started.device.uuid, started.device.mib))
@@ -78,12 +99,15 @@ class RealAgent:
         variables = environment(self._plane, started.pod, account, folder)
         with (folder / "log").open("ab") as log:
             process = await asyncio.create_subprocess_exec(*command(started.pod), env=variables, stderr=log)
+        sigterm = asyncio.create_task(_sigterm(started, process))
         try:
             status = await process.wait()
         except asyncio.CancelledError:
             process.kill()
             await asyncio.shield(process.wait())
             raise
+        finally:
+            sigterm.cancel()
         raise AssertionError(f"the agent ended with status {status}\n{(folder / 'log').read_text()}")
 
     def folder(self, pod: Pod) -> Path:

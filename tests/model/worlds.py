@@ -111,7 +111,8 @@ SHOWN_IN: Final = {
 #: Nothing goes wrong without these in any world: what each would prevent, another sentence prevents already.
 COVERED_BY_OTHERS: Final = {"id_is_one_device"}
 
-#: Where the protocol does not hold (docs/binding.md, known holes).
+#: Where the protocol does not hold (docs/binding.md, known holes); in the third the code is better than the model, for
+#: it says on the reservation pod that it is being closed.
 HOLES: Final = {
     "the record is deleted while no share is bound": replace(
         LOST_RECORD, sizes=(ONE, ONE), card=1, record=None, bound=(), mishaps=1, kinds=("delete-unused-record",)

@@ -161,12 +161,12 @@ class Reservations:
             if replace(reservation, closing=True) in self._ledger.reservations(reservation.node):
                 self._ledger.put_reservation(reservation)
             if isinstance(error, RecordRefused):
-                await self._take_back(reservation)
+                await self.take_back(reservation)
             return False
         return True
 
-    async def _take_back(self, reservation: Reservation) -> None:
-        """Shares are on it, so it stays; where this fails too, it takes no more of them and closes when it is empty."""
+    async def take_back(self, reservation: Reservation) -> None:
+        """The word that it is being closed: shares are on it, so it stays. What fails, the next pass tries again."""
         patch = {"metadata": {"uid": reservation.uid, "annotations": {names.CLOSED_BECAUSE: None}}}
         with suppress(GpuExtenderError):
             await self._api.patch_pod(names.RESERVATION_NAMESPACE, reservation.id, patch)

@@ -90,6 +90,9 @@ class Upkeep:
                 unneeded = (late or reservation.node in urgent) and not self._is_held(reservation)
                 if unneeded or surplus or reservation.closing or not self._holds_device(reservation):
                     await self._close_idle(reservation)
+            elif reservation.closed_because is not None and self._is_in_use(reservation):
+                # The word of a close came too late, and whoever sent it is dead or knows nothing of it.
+                await self._reservations.take_back(reservation)
         return not short
 
     def _empty_where_short(self, idle: dict[str, list[Reservation]]) -> bool:
@@ -99,6 +102,11 @@ class Upkeep:
         wanted = [request for request in requests if isinstance(request, GpuRequest) and request.whole_gpus]
         self._urgent.update(nodes_to_empty(self._ledger, {node: on for node, on in free.items() if on}, wanted))
         return bool(wanted)
+
+    def _is_in_use(self, reservation: Reservation) -> bool:
+        """By the node record: it refuses to let a GPU be closed that has shares."""
+        entries = self._ledger.recorded(reservation.node)
+        return any(share.gpu_id == reservation.id for entry in entries for share in entry.shares)
 
     def _holds_device(self, reservation: Reservation) -> bool:
         state = self._ledger.state(reservation.node)

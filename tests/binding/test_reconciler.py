@@ -10,6 +10,7 @@ from extender.core import names
 from extender.core.errors import Unavailable
 from extender.core.placement import REASON_TEXT
 from extender.core.record import record_name
+from extender.core.values import NOT_NEEDED
 from tests.binding.stage import CARD, GPUS, GpuCluster, World
 from tests.binding.world import Process, violations
 from tests.builders import make_pod
@@ -208,6 +209,18 @@ async def test_a_share_that_lands_while_an_idle_gpu_is_closed(world: World) -> N
     await world.pass_by(60)
     assert violations(world.cluster, CARD, GPUS) == []
     assert list(world.account().values()) == [400]
+
+
+async def test_the_word_of_a_close_that_lands_under_a_share_is_taken_back(world: World) -> None:
+    """Its sender has died: nobody else would ever let another share onto that GPU."""
+    await world.bind(await world.pod(share("first")))
+    [reservation] = world.reservations()
+    await world.cluster.annotate(reservation, {names.CLOSED_BECAUSE: NOT_NEEDED})
+    assert world.gpus() == {"GPU-n-0": "closing"}
+    await world.pass_by(5)
+    assert world.gpus() == {"GPU-n-0": "ready"}
+    await world.bind(await world.pod(share("second", CARD - 400)))
+    assert world.account() == {"GPU-n-0": CARD}
 
 
 # --- GPUs ahead of demand ---------------------------------------------------------------------------------

@@ -2,16 +2,14 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any, Final
 
 import pytest
 
 from tests.builders import make_node, make_pod
-from tests.controlplane.client import Answer, path_of
-from tests.controlplane.gate import Gate
+from tests.controlplane.client import path_of
 from tests.controlplane.gpu_node import GpuNode
+from tests.controlplane.live.pair import Pair, paired
 from tests.controlplane.scene import BY_THE_TEST, Scene
 from tests.controlplane.stage import Served, Stage, inspected
 
@@ -19,37 +17,14 @@ pytestmark = pytest.mark.usefixtures("any_scheduler")
 
 Json = dict[str, Any]
 A100 = 81920
-LEASE: Final = "/apis/coordination.k8s.io/v1/namespaces/gpu-extender/leases/gpu-extender"
 #: Seconds that an idle GPU stays open: what the test does meanwhile takes a tenth of it.
 IDLE: Final = 12
 
 
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """Two extenders: the one that leads is behind the gate; kube-scheduler asks the other."""
-
-    scene: Scene
-    gate: Gate
-    leader: Served
-    other: Served
-
-
 @pytest.fixture
 async def pair(stage: Stage) -> AsyncIterator[Pair]:
-    async with Scene(stage) as scene, Gate(stage.plane) as gate:
-        with suppress(Answer):  # That of a process that is no more: its successor need not wait until it has run out.
-            await scene.admin.delete(LEASE)
-        leader = await gate.start_extender(stage, "lagging", idle_timeout=IDLE)
-        await scene.until(lambda: leads(leader), 60, "alone it must lead")
-        other = await asyncio.to_thread(stage.start_extender, "other")
-        stage.start_scheduler(other)
-        yield Pair(scene, gate, leader, other)
-        leader.process.kill()
-    stage.stop()
-
-
-async def leads(extender: Served) -> bool:
-    return await extender.metric("gpu_extender_leader") == 1
+    async with paired(stage, IDLE) as pair:
+        yield pair
 
 
 async def shares_seen(extender: Served, node: GpuNode) -> list[str]:

@@ -11,6 +11,7 @@ from typing import Any, Final
 import pytest
 
 from extender.core import names
+from tests.builders import PodBuilder
 from tests.controlplane.client import Answer, Client
 from tests.controlplane.cluster import ControlPlane
 from tests.controlplane.in_force import wait_until_in_force
@@ -94,6 +95,23 @@ async def refused(request: Awaitable[object]) -> str:
 def what_if(namespace: str = "default") -> str:
     """Where a pod is created without being created."""
     return f"/api/v1/namespaces/{namespace}/pods?dryRun=All"
+
+
+async def created(client: Client, pod: PodBuilder, namespace: str = "default") -> Json:
+    """The pod as it would be stored."""
+    built = pod.build()
+    kept = {key: built["metadata"][key] for key in ("name", "annotations")}
+    return await client.post(what_if(namespace), {"metadata": kept, "spec": built["spec"]})
+
+
+def environment(pod: Mapping[str, Any], container: str) -> dict[str, str]:
+    """Variable → its value, or the field that it comes from."""
+    spec = pod["spec"]
+    (found,) = (c for c in spec.get("initContainers", []) + spec["containers"] if c["name"] == container)
+    return {
+        entry["name"]: entry["value"] if "value" in entry else entry["valueFrom"]["fieldRef"]["fieldPath"]
+        for entry in found.get("env", [])
+    }
 
 
 def denial(answer: Answer) -> str:

@@ -11,6 +11,7 @@ from typing import Any, Final
 import pytest
 
 from extender.core import names
+from extender.core.enforcement import LIBRARY
 from tests.builders import PodBuilder
 from tests.controlplane.client import Answer, Client
 from tests.controlplane.cluster import ControlPlane
@@ -26,6 +27,13 @@ _DENIAL: Final = re.compile(r"denied request: (.*)", re.DOTALL)
 #: What an administrator decides.
 SETTINGS: Final = "/api/v1/namespaces/gpu-extender/configmaps/gpu-extender-admission"
 CONTAINER: Final = {"name": "main", "image": "registry.example.com/main:1"}
+#: What HAMi-core takes for "as if it were not set"; each stands on every container that sees a share under it.
+HARMLESS: Final = {
+    "CUDA_DISABLE_CONTROL": "false",
+    "CUDA_OVERSUBSCRIBE": "false",
+    "CUDA_DEVICE_MEMORY_SHARED_CACHE": "/tmp/cudevshr.cache",
+    "CUDA_REDIRECT": LIBRARY,
+}
 #: Requests under way at once.
 _AT_ONCE: Final = 32
 

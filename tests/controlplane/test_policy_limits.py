@@ -6,10 +6,9 @@ from typing import Any, Final
 import pytest
 
 from extender.core import names
-from extender.core.enforcement import LIBRARY
 from tests.builders import PodBuilder, make_pod
 from tests.controlplane.client import Client
-from tests.controlplane.policies import created, decided, environment, refusal, verdicts, what_if
+from tests.controlplane.policies import HARMLESS, created, decided, environment, refusal, verdicts, what_if
 
 Json = dict[str, Any]
 FOLDER: Final = "/opt/vgpu"
@@ -155,15 +154,6 @@ async def test_without_a_backend_names_of_volumes_are_the_users(admin: Client) -
 
 
 # --- variables that no policy sees --------------------------------------------------------------------------
-
-
-#: What HAMi-core takes for "as if it were not set".
-HARMLESS: Final = {
-    "CUDA_DISABLE_CONTROL": "false",
-    "CUDA_OVERSUBSCRIBE": "false",
-    "CUDA_DEVICE_MEMORY_SHARED_CACHE": "/tmp/cudevshr.cache",
-    "CUDA_REDIRECT": LIBRARY,
-}
 
 
 def limit(place: int) -> str:

@@ -13,7 +13,7 @@ from extender.core.requests import GpuRequest
 from tests.builders import PodBuilder, make_pod
 from tests.controlplane.client import Answer, Client
 from tests.controlplane.cluster import ControlPlane
-from tests.controlplane.policies import SETTINGS, created, decided, environment, refusal, refused, what_if
+from tests.controlplane.policies import HARMLESS, SETTINGS, created, decided, environment, refusal, refused, what_if
 from tests.controlplane.process import PATIENCE, eventually, wait_for
 
 Json = dict[str, Any]
@@ -168,10 +168,7 @@ def hami_core_variables(place: int) -> dict[str, str]:
         "CUDA_DEVICE_MEMORY_LIMIT": limit(names.HAMI_MEMORY_LIMIT, place),
         "CUDA_DEVICE_MEMORY_LIMIT_0": limit(names.HAMI_MEMORY_LIMIT, place),
         "LD_PRELOAD": f"metadata.annotations['{names.PRELOAD}']",
-        "CUDA_DISABLE_CONTROL": "false",
-        "CUDA_OVERSUBSCRIBE": "false",
-        "CUDA_DEVICE_MEMORY_SHARED_CACHE": "/tmp/cudevshr.cache",
-        "CUDA_REDIRECT": LIBRARY,
+        **HARMLESS,
     }
 
 

@@ -11,6 +11,8 @@ from typing import Any, Final
 import pytest
 
 from extender.core import names
+from extender.core.enforcement import LIBRARY
+from tests.builders import PodBuilder
 from tests.controlplane.client import Answer, Client
 from tests.controlplane.cluster import ControlPlane
 from tests.controlplane.in_force import wait_until_in_force
@@ -25,6 +27,13 @@ _DENIAL: Final = re.compile(r"denied request: (.*)", re.DOTALL)
 #: What an administrator decides.
 SETTINGS: Final = "/api/v1/namespaces/gpu-extender/configmaps/gpu-extender-admission"
 CONTAINER: Final = {"name": "main", "image": "registry.example.com/main:1"}
+#: What HAMi-core takes for "as if it were not set"; each stands on every container that sees a share under it.
+HARMLESS: Final = {
+    "CUDA_DISABLE_CONTROL": "false",
+    "CUDA_OVERSUBSCRIBE": "false",
+    "CUDA_DEVICE_MEMORY_SHARED_CACHE": "/tmp/cudevshr.cache",
+    "CUDA_REDIRECT": LIBRARY,
+}
 #: Requests under way at once.
 _AT_ONCE: Final = 32
 
@@ -94,6 +103,23 @@ async def refused(request: Awaitable[object]) -> str:
 def what_if(namespace: str = "default") -> str:
     """Where a pod is created without being created."""
     return f"/api/v1/namespaces/{namespace}/pods?dryRun=All"
+
+
+async def created(client: Client, pod: PodBuilder, namespace: str = "default") -> Json:
+    """The pod as it would be stored."""
+    built = pod.build()
+    kept = {key: built["metadata"][key] for key in ("name", "annotations")}
+    return await client.post(what_if(namespace), {"metadata": kept, "spec": built["spec"]})
+
+
+def environment(pod: Mapping[str, Any], container: str) -> dict[str, str]:
+    """Variable → its value, or the field that it comes from."""
+    spec = pod["spec"]
+    (found,) = (c for c in spec.get("initContainers", []) + spec["containers"] if c["name"] == container)
+    return {
+        entry["name"]: entry["value"] if "value" in entry else entry["valueFrom"]["fieldRef"]["fieldPath"]
+        for entry in found.get("env", [])
+    }
 
 
 def denial(answer: Answer) -> str:

@@ -74,6 +74,30 @@ async def test_a_webhook_may_write_all_that_is_needed(policed: ControlPlane, adm
     assert stored["metadata"]["annotations"][names.GPU_MEMORY] == "1"
 
 
+SIDECAR: Final = {"op": "add", "path": "/spec/containers/-", "value": {"name": "proxy", "image": "x"}}
+
+
+async def test_a_container_that_a_webhook_adds_to_a_share_pod_is_told_to_see_no_device(
+    policed: ControlPlane, admin: Client, tenant: Client
+) -> None:
+    """As every injector of sidecars does: the policy comes back to a pod that it has completed."""
+    async with patching(policed, admin, [SIDECAR]):
+        stored = await tenant.post(what_if(), pod_of({LABEL: ""}, {names.GPU_MEMORY: "1"}))
+    main, proxy = stored["spec"]["containers"]
+    assert (main["name"], proxy["name"]) == ("main", "proxy")
+    assert proxy["env"] == [{"name": "NVIDIA_VISIBLE_DEVICES", "value": "void"}]
+
+
+async def test_a_container_beside_a_request_that_a_webhook_writes_must_say_that_it_sees_no_device(
+    policed: ControlPlane, admin: Client, tenant: Client
+) -> None:
+    """The policy has passed that pod over, and does not come back."""
+    patch = [add(names.GPU_MEMORY, "1"), {"op": "add", "path": "/spec/schedulerName", "value": "gpu-scheduler"}]
+    async with patching(policed, admin, [*patch, SIDECAR]):
+        sentence = await refused(tenant.post(what_if(), pod_of({LABEL: ""}, {"example.com/a": ""})))
+    assert sentence.startswith('container proxy has no GPU share but does not set NVIDIA_VISIBLE_DEVICES to "void"')
+
+
 @pytest.mark.parametrize("value", [None, "false"])
 async def test_a_label_that_a_webhook_takes_away_comes_back(
     policed: ControlPlane, admin: Client, tenant: Client, value: str | None

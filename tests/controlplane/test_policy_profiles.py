@@ -8,9 +8,9 @@ import pytest
 
 from extender.core import names
 from tests.builders import PodBuilder, make_pod
-from tests.controlplane.client import Client
+from tests.controlplane.client import Client, path_of
 from tests.controlplane.cluster import ControlPlane
-from tests.controlplane.policies import SETTINGS, decided, install, refusal, what_if
+from tests.controlplane.policies import HARMLESS, SETTINGS, decided, install, refusal, refused, what_if
 from tests.controlplane.process import eventually
 from tests.manifests import OVERLAYS
 
@@ -55,10 +55,48 @@ async def test_no_pod_names_devices(admin: Client, variable: str, kind: str) -> 
     )
 
 
-async def test_no_pod_is_privileged(admin: Client) -> None:
-    assert await refusal(admin, pod_of({"securityContext": {"privileged": True}}).build()) == (
-        "container main is privileged and would see every GPU, which the strict profile of this namespace forbids"
+@pytest.mark.parametrize(
+    ("kind", "more"),
+    [("containers", {}), ("initContainers", {}), ("initContainers", {"restartPolicy": "Always"})],
+    ids=["app", "init", "sidecar"],
+)
+async def test_no_pod_is_privileged(admin: Client, kind: str, more: Json) -> None:
+    container = {"name": "one", "image": "x", "securityContext": {"privileged": True}, **more}
+    pod = pod_of(initContainers=[container]) if kind == "initContainers" else pod_of(container)
+    assert await refusal(admin, pod.build()) == (
+        "container one is privileged and would see every GPU, which the strict profile of this namespace forbids"
     )
+
+
+@pytest.mark.parametrize("share", [False, True])
+@pytest.mark.parametrize(
+    ("container", "sentence"),
+    [
+        ({"env": [{"name": "NVIDIA_VISIBLE_DEVICES", "value": "all"}]}, "container debug names GPU devices in its"),
+        ({"env": [{"name": "CUDA_VISIBLE_DEVICES", "value": "0"}]}, "container debug names GPU devices in its"),
+        ({"securityContext": {"privileged": True}}, "container debug is privileged and would see every GPU"),
+        ({"env": [{"name": "NVIDIA_VISIBLE_DEVICES", "value": "void"}]}, None),
+        ({}, None),
+    ],
+    ids=["devices", "devices by CUDA", "privileged", "none", "nothing"],
+)
+async def test_no_debug_container_does_either(
+    admin: Client, container: Json, sentence: str | None, share: bool
+) -> None:
+    built = make_pod("debugged", "strict")
+    pod = await admin.create_pod((built.gpu_memory(1) if share else built).build())
+    body = {"spec": {"ephemeralContainers": [{"name": "debug", "image": "x", **container}]}}
+    kind = "application/strategic-merge-patch+json"
+    request = admin.send("PATCH", f"{path_of(pod)}/ephemeralcontainers", body, kind)
+    try:
+        if sentence is None:
+            await request
+        elif share and "env" in container:
+            await refused(request)  # which of two policies speaks is the API server's choice
+        else:
+            assert (await refused(request)).startswith(sentence)
+    finally:
+        await admin.delete(path_of(pod), {"gracePeriodSeconds": 0})
 
 
 @pytest.mark.parametrize(
@@ -167,6 +205,87 @@ async def test_before_1_36_the_user_writes_three_lines_and_is_told_which(
         assert await refusal(admin, foreign.build()) == (
             'schedulerName is "mine" but a pod that asks for a GPU share must name "gpu-scheduler"'
         )
+
+
+def complete(*others: Json, **spec: Any) -> PodBuilder:
+    """What a user writes there for a share of ``main``."""
+    main = {"name": "main", "image": "x", "env": [{"name": "NVIDIA_VISIBLE_DEVICES", "valueFrom": FIELD}]}
+    return make_pod().gpu_memory(1).spec(schedulerName="gpu-scheduler", containers=[main, *others], **spec)
+
+
+async def test_before_1_36_the_other_containers_say_that_they_see_no_device(older: ControlPlane) -> None:
+    """An image may say "all", which no policy sees."""
+    void = {"env": [{"name": "NVIDIA_VISIBLE_DEVICES", "value": "void"}]}
+    unseen = {"envFrom": [{"configMapRef": {"name": "what-it-holds-nobody-sees"}}]}
+    side, setup = {"name": "side", "image": "x"}, {"name": "setup", "image": "x"}
+    proxy = {**setup, "restartPolicy": "Always"}
+    sentence = (
+        'has no GPU share but does not set NVIDIA_VISIBLE_DEVICES to "void", without which its image may see every GPU '
+        "of the node"
+    )
+    async with Client(older) as admin:
+        assert await refusal(admin, complete(side).build()) == f"container side {sentence}"
+        assert await refusal(admin, complete({**side, **unseen}).build()) == f"container side {sentence}"
+        for init in (setup, proxy):
+            assert await refusal(admin, complete(initContainers=[init]).build()) == f"container setup {sentence}"
+            fine = complete({**side, **void}, initContainers=[{**init, **void}])
+            assert await refusal(admin, fine.build()) is None
+
+
+async def test_before_1_36_so_do_debug_containers(older: ControlPlane) -> None:
+    async with Client(older) as admin:
+        pod = await admin.create_pod(complete().build())
+        name = pod["metadata"]["name"]
+        debug = ("debug", name, "--image=x")
+        assert 'container shell has no GPU share but does not set NVIDIA_VISIBLE_DEVICES to "void"' in older.kubectl(
+            *debug, "--container=shell", check=False
+        )
+        older.kubectl(*debug, "--container=shell", "--env=NVIDIA_VISIBLE_DEVICES=void")
+        await admin.delete(path_of(pod), {"gracePeriodSeconds": 0})
+
+
+async def test_before_1_36_the_user_is_told_what_a_backend_needs(older: ControlPlane) -> None:
+    """A share without what limits it would have no limit, and nobody would know."""
+    async with Client(older) as admin:
+        before = (await admin.get(SETTINGS))["data"]
+        await admin.patch(SETTINGS, {"data": {"backend": "hami-core"}})
+        try:
+            # The policy has no say in which container is what: the variable with the devices shows it.
+            expected = (
+                "container main has a GPU share but does not set CUDA_DEVICE_MEMORY_LIMIT, CUDA_DEVICE_MEMORY_LIMIT_0, "
+                "LD_PRELOAD, CUDA_DISABLE_CONTROL, CUDA_OVERSUBSCRIBE, CUDA_DEVICE_MEMORY_SHARED_CACHE, CUDA_REDIRECT, "
+                "which hold it to its limit here"
+            )
+
+            async def told() -> bool:
+                return await refusal(admin, complete().build()) == expected
+
+            await eventually(told, lambda: "a share needs nothing of the backend")
+            limit, preload = (
+                {"valueFrom": {"fieldRef": {"fieldPath": f"metadata.annotations['{key}']"}}}
+                for key in (f"{names.HAMI_MEMORY_LIMIT}.0", names.PRELOAD)
+            )
+            pod = complete().build()
+            (main,) = pod["spec"]["containers"]
+            main["env"] += [
+                {"name": "CUDA_DEVICE_MEMORY_LIMIT", **limit},
+                {"name": "CUDA_DEVICE_MEMORY_LIMIT_0", **limit},
+                {"name": "LD_PRELOAD", **preload},
+                *({"name": name, "value": value} for name, value in HARMLESS.items()),
+            ]
+            assert await refusal(admin, pod) == (
+                "container main has a GPU share but does not mount volume gpu-extender-hami-core at /usr/local/vgpu, "
+                "read-only: what holds it to its limit is there"
+            )
+            mount = {"name": "gpu-extender-hami-core", "mountPath": "/usr/local/vgpu", "readOnly": True}
+            main["volumeMounts"] = [mount]
+            volume = {"name": mount["name"], "hostPath": {"path": "/usr/local/vgpu", "type": "Directory"}}
+            pod["spec"]["volumes"] = [volume]
+            assert await refusal(admin, pod) is None
+            elsewhere = complete(nodeSelector={names.ENFORCEMENT_LABEL: "none"})
+            assert await refusal(admin, elsewhere.build()) is None, "no node that it may go to has the backend"
+        finally:
+            await admin.patch(SETTINGS, {"data": before})
 
 
 async def test_before_1_36_everything_is_protected_all_the_same(older: ControlPlane) -> None:

@@ -13,7 +13,7 @@ from extender.core.requests import GpuRequest
 from tests.builders import PodBuilder, make_pod
 from tests.controlplane.client import Answer, Client
 from tests.controlplane.cluster import ControlPlane
-from tests.controlplane.policies import SETTINGS, decided, refusal, refused, what_if
+from tests.controlplane.policies import HARMLESS, SETTINGS, created, decided, environment, refusal, refused, what_if
 from tests.controlplane.process import PATIENCE, eventually, wait_for
 
 Json = dict[str, Any]
@@ -21,23 +21,6 @@ RUNTIME_CLASSES: Final = "/apis/node.k8s.io/v1/runtimeclasses"
 DEVICES: Final = f"metadata.annotations['{names.VISIBLE_DEVICES}']"
 
 pytestmark = pytest.mark.usefixtures("policed")
-
-
-async def created(admin: Client, pod: PodBuilder, namespace: str = "default") -> Json:
-    """The pod as it would be stored."""
-    built = pod.build()
-    kept = {key: built["metadata"][key] for key in ("name", "annotations")}
-    return await admin.post(what_if(namespace), {"metadata": kept, "spec": built["spec"]})
-
-
-def environment(pod: Mapping[str, Any], container: str) -> dict[str, str]:
-    """Variable → its value, or the field that it comes from."""
-    spec = pod["spec"]
-    (found,) = (c for c in spec.get("initContainers", []) + spec["containers"] if c["name"] == container)
-    return {
-        entry["name"]: entry["value"] if "value" in entry else entry["valueFrom"]["fieldRef"]["fieldPath"]
-        for entry in found.get("env", [])
-    }
 
 
 @pytest.fixture
@@ -179,6 +162,16 @@ def mounts(pod: Mapping[str, Any], container: str) -> dict[str, str]:
     return {mount["mountPath"]: folders[mount["name"]] for mount in found.get("volumeMounts", [])}
 
 
+def hami_core_variables(place: int) -> dict[str, str]:
+    """What HAMi-core reads; tests/controlplane/test_policy_limits.py says why so much."""
+    return {
+        "CUDA_DEVICE_MEMORY_LIMIT": limit(names.HAMI_MEMORY_LIMIT, place),
+        "CUDA_DEVICE_MEMORY_LIMIT_0": limit(names.HAMI_MEMORY_LIMIT, place),
+        "LD_PRELOAD": f"metadata.annotations['{names.PRELOAD}']",
+        **HARMLESS,
+    }
+
+
 def two_sharing() -> PodBuilder:
     pod = make_pod().container_gpu_memory("b", limit="1Gi").container_gpu_memory("side", limit="2Gi")
     return pod.container("a").container("b").init_container("side", sidecar=True)
@@ -191,8 +184,7 @@ async def test_hami_core(admin: Client) -> None:
     for place, container in enumerate(("side", "b")):
         assert environment(stored, container) == {
             "NVIDIA_VISIBLE_DEVICES": DEVICES,
-            "CUDA_DEVICE_MEMORY_LIMIT": limit(names.HAMI_MEMORY_LIMIT, place),
-            "LD_PRELOAD": f"metadata.annotations['{names.PRELOAD}']",
+            **hami_core_variables(place),
         }
         assert mounts(stored, container) == {"/usr/local/vgpu": "/opt/vgpu"}
     assert LIBRARY.rpartition("/")[0] == "/usr/local/vgpu", "it is preloaded from where it is mounted"
@@ -251,8 +243,7 @@ async def test_with_several_backends_a_pod_is_prepared_for_each(admin: Client) -
     for place, container in enumerate(("side", "b")):
         assert environment(stored, container) == {
             "NVIDIA_VISIBLE_DEVICES": DEVICES,
-            "CUDA_DEVICE_MEMORY_LIMIT": limit(names.HAMI_MEMORY_LIMIT, place),
-            "LD_PRELOAD": f"metadata.annotations['{names.PRELOAD}']",
+            **hami_core_variables(place),
             "CUDA_MPS_PINNED_DEVICE_MEM_LIMIT": limit(names.MPS_MEMORY_LIMIT, place),
             "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE": limit(names.MPS_THREADS, place),
             "CUDA_MPS_PIPE_DIRECTORY": "/tmp/nvidia-mps",
@@ -304,18 +295,19 @@ async def test_a_backend_that_does_not_exist_is_no_silent_none(admin: Client) ->
 
 
 def with_env(*entries: Mapping[str, Any], container: str = "main") -> PodBuilder:
-    containers = [{"name": "main", "image": "x"}, {"name": "side", "image": "x"}]
-    for found in containers:
-        if found["name"] == container:
-            found["env"] = list(entries)  # type: ignore[assignment]
-    return make_pod().gpu_memory(1).spec(containers=containers)
+    """``main`` has a share, and the others, one of each kind, have none."""
+    containers: list[Json] = [{"name": "main", "image": "x"}, {"name": "side", "image": "x"}]
+    inits: list[Json] = [{"name": "setup", "image": "x"}, {"name": "proxy", "image": "x", "restartPolicy": "Always"}]
+    (found,) = (c for c in containers + inits if c["name"] == container)
+    found["env"] = list(entries)
+    return make_pod().gpu_memory(1).container_name("main").spec(containers=containers, initContainers=inits)
 
 
 def field(path: str) -> Json:
     return {"valueFrom": {"fieldRef": {"fieldPath": path}}}
 
 
-@pytest.mark.parametrize("container", ["main", "side"])
+@pytest.mark.parametrize("container", ["main", "side", "setup", "proxy"])
 @pytest.mark.parametrize(
     "entry",
     [
@@ -352,9 +344,12 @@ async def test_the_same_variables_are_free_in_pods_without_a_share(admin: Client
         assert await refusal(admin, pod.build()) is None
 
 
-async def test_a_container_without_a_share_does_not_get_the_device_of_its_neighbour(admin: Client) -> None:
-    pod = with_env({"name": "NVIDIA_VISIBLE_DEVICES", **field(DEVICES)}, container="side")
-    assert (await refusal(admin, pod.build()) or "").startswith("container side sets NVIDIA_VISIBLE_DEVICES")
+@pytest.mark.parametrize("container", ["side", "setup", "proxy"])
+async def test_a_container_without_a_share_does_not_get_the_device_of_its_neighbour(
+    admin: Client, container: str
+) -> None:
+    pod = with_env({"name": "NVIDIA_VISIBLE_DEVICES", **field(DEVICES)}, container=container)
+    assert (await refusal(admin, pod.build()) or "").startswith(f"container {container} sets NVIDIA_VISIBLE_DEVICES")
 
 
 async def test_a_share_pod_does_not_choose_its_node_or_another_scheduler(admin: Client) -> None:

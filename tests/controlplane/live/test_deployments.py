@@ -13,13 +13,19 @@ import pytest
 from extender.core import names
 from tests.builders import make_node, make_pod
 from tests.controlplane.gpu_node import Admitted, GpuNode
-from tests.controlplane.policies import decided
+from tests.controlplane.policies import HARMLESS, decided
 from tests.controlplane.scene import Scene
 from tests.controlplane.stage import Stage
 
 Json = dict[str, Any]
 APPS = "/apis/apps/v1/namespaces/default"
 CARD = 80_000
+#: What the Binding fills for HAMi-core, for a share of 0.4.
+HAMI_CORE = {
+    "CUDA_DEVICE_MEMORY_LIMIT": "32000m",
+    "CUDA_DEVICE_MEMORY_LIMIT_0": "32000m",
+    "LD_PRELOAD": "/usr/local/vgpu/libvgpu.so",
+}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -75,7 +81,7 @@ def device_of(pod: Admitted, node: GpuNode) -> str:
     ("backend", "limits"),
     [
         ("none", {}),
-        ("hami-core", {"CUDA_DEVICE_MEMORY_LIMIT": "32000m", "LD_PRELOAD": "/usr/local/vgpu/libvgpu.so"}),
+        ("hami-core", {**HAMI_CORE, **HARMLESS}),
         (
             "mps",
             {
@@ -129,7 +135,7 @@ async def test_each_pool_limits_in_its_own_way(scene: Scene) -> None:
         for pod in await running(scene, 6):
             by_node.setdefault(str(pod.pod["spec"]["nodeName"]), []).append(pod.environments["main"])
     own = {
-        hami.name: {"CUDA_DEVICE_MEMORY_LIMIT": "32000m", "LD_PRELOAD": "/usr/local/vgpu/libvgpu.so"},
+        hami.name: HAMI_CORE,
         mps.name: {
             "CUDA_MPS_PINNED_DEVICE_MEM_LIMIT": f"{next(iter(mps.devices))}=32000M",
             "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE": "40",
@@ -140,6 +146,7 @@ async def test_each_pool_limits_in_its_own_way(scene: Scene) -> None:
     for node in (hami, mps, bare):
         expected = dict.fromkeys(limits, "") | own[node.name]
         expected |= {"NVIDIA_VISIBLE_DEVICES": next(iter(node.devices)), "CUDA_MPS_PIPE_DIRECTORY": "/tmp/nvidia-mps"}
+        expected |= HARMLESS
         assert by_node[node.name] == [expected, expected]
     assert scene.referee.violations() == []
 

@@ -224,10 +224,15 @@ async def test_the_garbage_collector_removes_finalizers_and_ends_pods(
             await collector.get(path_of(pod))
 
 
-async def test_the_namespace_controller_empties_the_namespace(granted: ControlPlane, pod: Json) -> None:
+async def test_the_namespace_controller_empties_the_namespace(
+    granted: ControlPlane, extender: Client, admin: Client, pod: Json
+) -> None:
+    records = f"{BASE}/configmaps?labelSelector=empties=this"
+    await extender.post(f"{BASE}/configmaps", {"metadata": {"name": "node-emptied", "labels": {"empties": "this"}}})
     async with Client(granted, NAMESPACE_CONTROLLER) as controller:
         await controller.delete(PODS)
-        await controller.delete(f"{BASE}/configmaps?labelSelector=none")
+        await controller.delete(records)  # not the owner of all reservation pods, which other tests need
+    assert (await admin.get(records))["items"] == []
 
 
 async def test_system_masters_may_do_everything(admin: Client, pod: Json) -> None:

@@ -30,6 +30,7 @@ PODS: Final = f"{BASE}/pods"
 REPORT: Final = {names.DEVICE: "GPU-1", names.DEVICE_MEMORY_MIB: "81559", names.BOOT_ID: "b-1"}
 RUNNING: Final = {"status": {"phase": "Running"}}
 RESTRICTED: Final = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+DEBUGGER: Final = {"name": "debug", "image": "x", "securityContext": RESTRICTED}
 NOW: Final = {"gracePeriodSeconds": 0}
 CHANGED: Final = "reservation pods are changed by the GPU extender only; the agent in one reports its own device, once"
 STATUS: Final = "the status of reservation pods is written by the system's own accounts, and nothing beside it"
@@ -88,8 +89,31 @@ async def test_he_changes_none(tenant: Client, pod: Json) -> None:
         "spec": {"containers": [{"name": "agent", "resources": {"limits": {"cpu": "1"}, "requests": {"cpu": "1"}}}]}
     }
     assert await refused(tenant.send("PATCH", f"{path}/resize", resize, strategic)) == CHANGED
-    debug = {"spec": {"ephemeralContainers": [{"name": "debug", "image": "x", "securityContext": RESTRICTED}]}}
+    debug = {"spec": {"ephemeralContainers": [DEBUGGER]}}
     assert await refused(tenant.send("PATCH", f"{path}/ephemeralcontainers", debug, strategic)) == CHANGED
+
+
+async def test_he_replaces_none(tenant: Client, pod: Json) -> None:
+    """PUT of the whole pod, by every resource that takes one; each brings a change that it would have written."""
+    container = {"resources": {"limits": {"cpu": "1"}, "requests": {"cpu": "1"}}}
+    changes: dict[str, tuple[Json, str]] = {
+        "": ({"metadata": {"labels": {"a": "b"}}}, CHANGED),
+        "/status": (RUNNING, STATUS),
+        "/resize": ({"spec": {"containers": [container]}}, CHANGED),
+        "/ephemeralcontainers": ({"spec": {"ephemeralContainers": [DEBUGGER]}}, CHANGED),
+    }
+    for resource, (change, sentence) in changes.items():
+        whole = merged(await tenant.get(path_of(pod)), change)
+        assert await refused(tenant.send("PUT", path_of(pod) + resource, whole)) == sentence
+
+
+def merged(old: Any, new: Any) -> Any:
+    """Lists are merged by place."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        return {**old, **{key: merged(old.get(key), value) for key, value in new.items()}}
+    if isinstance(old, list) and isinstance(new, list):
+        return [merged(old[i] if i < len(old) else None, new[i]) for i in range(len(new))] + old[len(new) :]
+    return new
 
 
 async def test_he_says_nothing_in_the_agents_name(tenant: Client, pod: Json) -> None:
@@ -116,7 +140,11 @@ async def test_he_ends_none(tenant: Client, pod: Json) -> None:
 
 async def test_he_binds_none(tenant: Client, extender: Client, admin: Client) -> None:
     pod = await extender.post(PODS, manifest("share-2"))
-    assert await refused(tenant.bind(pod, "node-2")) == "reservation pods are bound by the GPU extender only"
+    sentence = "reservation pods are bound by the GPU extender only"
+    assert await refused(tenant.bind(pod, "node-2")) == sentence
+    legacy = {"metadata": {"name": "share-2", "uid": pod["metadata"]["uid"]}, "target": {"name": "node-2"}}
+    assert await refused(tenant.post(f"{BASE}/bindings", legacy)) == sentence
+    assert "nodeName" not in (await admin.get(path_of(pod)))["spec"]
     await admin.delete(path_of(pod), NOW)
 
 
@@ -127,6 +155,9 @@ async def test_he_writes_no_node_record_and_deletes_no_owner(tenant: Client, ext
     assert await refused(tenant.post(path, record)) == sentence
     await extender.post(path, record)
     assert await refused(tenant.patch(f"{path}/{record_name('node-1')}", {"data": {"record": ""}})) == sentence
+    emptied = await tenant.get(f"{path}/{record_name('node-1')}") | {"data": {"record": ""}}
+    assert await refused(tenant.send("PUT", f"{path}/{record_name('node-1')}", emptied)) == sentence
+    assert await refused(tenant.delete(path)) == sentence
     assert await refused(tenant.delete(f"{path}/{record_name('node-1')}")) == sentence
     assert await refused(tenant.delete(f"{path}/{reservation.OWNER}")) == sentence
     await admin.delete(f"{path}/{record_name('node-1')}")

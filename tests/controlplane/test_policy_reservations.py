@@ -39,6 +39,7 @@ STATUS: Final = "the status of reservation pods is written by the system's own a
 @pytest.fixture(scope="module")
 def granted(granted: ControlPlane) -> ControlPlane:
     granted.grant(KUBELET, "system:node")
+    granted.grant(TENANT, "system:aggregate-to-edit")  # Secrets too
     return granted
 
 
@@ -163,13 +164,44 @@ async def test_he_writes_no_node_record_and_deletes_no_owner(tenant: Client, ext
     await admin.delete(f"{path}/{record_name('node-1')}")
 
 
+ACCOUNTS: Final = (("gpu-extender", "gpu-extender"), (names.RESERVATION_NAMESPACE, "gpu-reservation"))
+NO_TOKEN: Final = "tokens of the GPU extender's accounts are for its own pods"
+
+
 async def test_he_gets_no_token_of_our_accounts(tenant: Client, pod: Json) -> None:
     reference = {"apiVersion": "v1", "kind": "Pod", "name": "share-1", "uid": pod["metadata"]["uid"]}
-    sentence = "tokens of the GPU extender's accounts are for its own pods"
-    for namespace, account in (("gpu-extender", "gpu-extender"), (names.RESERVATION_NAMESPACE, "gpu-reservation")):
+    for namespace, account in ACCOUNTS:
         path = f"/api/v1/namespaces/{namespace}/serviceaccounts/{account}/token"
         for spec in ({}, {"boundObjectRef": reference}):
-            assert await refused(tenant.post(path, {"spec": spec})) == sentence
+            assert await refused(tenant.post(path, {"spec": spec})) == NO_TOKEN
+
+
+def token_secret(account: str) -> Json:
+    """kube-controller-manager writes a token of that account into it, one that never expires."""
+    metadata = {"name": "token", "annotations": {"kubernetes.io/service-account.name": account}}
+    return {"metadata": metadata, "type": "kubernetes.io/service-account-token"}
+
+
+async def test_he_has_none_written_into_a_secret(tenant: Client) -> None:
+    for namespace, account in ACCOUNTS:
+        assert await refused(tenant.post(f"/api/v1/namespaces/{namespace}/secrets", token_secret(account))) == NO_TOKEN
+    # The manifests' own, for another account: without its token and the UID in it, it is filled in anew.
+    ours = "/api/v1/namespaces/gpu-extender/secrets/gpu-scheduler-token"
+    renamed = {**token_secret("gpu-extender")["metadata"], "name": "gpu-scheduler-token"}
+    assert await refused(tenant.patch(ours, {"metadata": renamed, "data": None})) == NO_TOKEN
+    emptied = await tenant.get(ours) | {"data": {}}
+    assert await refused(tenant.send("PUT", ours, emptied)) == NO_TOKEN
+
+
+async def test_other_secrets_are_his(tenant: Client) -> None:
+    """And so are those that hold tokens of his own accounts."""
+    for namespace in ("gpu-extender", names.RESERVATION_NAMESPACE):
+        path = f"/api/v1/namespaces/{namespace}/secrets"
+        await tenant.post(path, {"metadata": {"name": "his"}, "stringData": {"a": "b"}})
+        await tenant.patch(f"{path}/his", {"stringData": {"a": "c"}})
+        await tenant.delete(f"{path}/his")
+    await tenant.post("/api/v1/namespaces/default/serviceaccounts", {"metadata": {"name": "his"}})
+    await tenant.post("/api/v1/namespaces/default/secrets", token_secret("his"))
 
 
 # --- the agent ----------------------------------------------------------------------------------------------

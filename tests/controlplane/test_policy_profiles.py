@@ -7,14 +7,18 @@ from typing import Any, Final
 import pytest
 
 from extender.core import names
+from extender.core.reservation import Template, reservation_pod
 from tests.builders import PodBuilder, make_pod
 from tests.controlplane.client import Client
 from tests.controlplane.cluster import ControlPlane
-from tests.controlplane.policies import SETTINGS, decided, install, refusal, what_if
-from tests.controlplane.process import eventually
-from tests.manifests import OVERLAYS
+from tests.controlplane.policies import decided, install, refusal, undecided, what_if
+from tests.controlplane.users import EXTENDER
+from tests.manifests import OVERLAYS, one
 
 Json = dict[str, Any]
+RESERVATION: Final = reservation_pod(
+    "share-1", "node-1", names.GPU_RESOURCE, Template("gpu-scheduler", "gpu-extender:0.1.0")
+)
 FIELD: Final = {"fieldRef": {"fieldPath": f"metadata.annotations['{names.VISIBLE_DEVICES}']"}}
 (VALIDATING_ONLY,) = (folder for folder in OVERLAYS if folder.name == "validating-only")
 
@@ -118,24 +122,23 @@ async def test_other_namespaces_are_not_strict(admin: Client) -> None:
 # --- without settings ---------------------------------------------------------------------------------------
 
 
-async def says(admin: Client, words: str) -> bool:
-    """Whether a share pod is refused with these words; none: it is not refused."""
-    sentence = await refusal(admin, make_pod("p").gpu_memory(1).build()) or ""
-    return words in sentence if words else sentence == ""
-
-
 async def test_without_the_settings_only_share_pods_and_strict_namespaces_wait(admin: Client) -> None:
-    kept = await admin.get(SETTINGS)
-    await admin.delete(SETTINGS)
-    try:
-        await eventually(lambda: says(admin, "schedulerName"), lambda: "share pods are completed without the settings")
+    async with undecided(admin):
+        assert "schedulerName" in (await refusal(admin, make_pod("p").gpu_memory(1).build()) or "")
         for namespace in ("default", "kube-system"):
             assert await refusal(admin, make_pod("p", namespace).build()) is None
         assert "no params found" in (await refusal(admin, make_pod("p", "strict").build()) or "")
-    finally:
-        metadata = {"name": kept["metadata"]["name"]}
-        await admin.post(SETTINGS.rpartition("/")[0], {"metadata": metadata, "data": kept["data"]})
-        await eventually(lambda: says(admin, ""), lambda: "share pods are refused with the settings")
+
+
+async def test_without_the_settings_our_own_pods_are_created(
+    strict: ControlPlane, admin: Client, tenant: Client
+) -> None:
+    """What brings everything back must not wait for it; the tenant is anybody who may create pods."""
+    template = one("Deployment", "gpu-extender", "gpu-extender")["spec"]["template"]
+    metadata = {**template["metadata"], "name": "started"}
+    async with undecided(admin), Client(strict, EXTENDER) as extender:
+        await tenant.post(what_if("gpu-extender"), {"metadata": metadata, "spec": template["spec"]})
+        await extender.post(what_if(names.RESERVATION_NAMESPACE), RESERVATION)
 
 
 # --- before Kubernetes 1.36 ---------------------------------------------------------------------------------

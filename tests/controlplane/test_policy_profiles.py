@@ -9,10 +9,18 @@ import pytest
 from extender.core import names
 from extender.core.reservation import Template, reservation_pod
 from tests.builders import PodBuilder, make_pod
-from tests.controlplane.client import Client
+from tests.controlplane.client import Client, path_of
 from tests.controlplane.cluster import ControlPlane
-from tests.controlplane.policies import decided, install, refusal, undecided, what_if
-from tests.controlplane.users import EXTENDER
+from tests.controlplane.policies import (
+    decided,
+    grant_everything_on_pods,
+    install,
+    refusal,
+    refused,
+    undecided,
+    what_if,
+)
+from tests.controlplane.users import EXTENDER, TENANT
 from tests.manifests import OVERLAYS, one
 
 Json = dict[str, Any]
@@ -184,3 +192,21 @@ async def test_before_1_36_everything_is_protected_all_the_same(older: ControlPl
         assert len(listed) == 8
         stored = await admin.post(what_if(), {"metadata": {"name": "p"}, "spec": make_pod().build()["spec"]})
         assert stored["spec"]["schedulerName"] == "default-scheduler"
+
+
+async def test_before_1_36_an_ordinary_user_forges_nothing(older: ControlPlane) -> None:
+    grant_everything_on_pods(older, TENANT)
+    only = f"annotation {names.VISIBLE_DEVICES} is written by the GPU extender only"
+    placed = {names.VISIBLE_DEVICES: "GPU-1"}
+    async with Client(older, TENANT) as tenant:
+        forged = make_pod("forged").annotation(names.VISIBLE_DEVICES, "GPU-1")
+        assert await refused(tenant.create_pod(forged.build())) == only
+        pod = await tenant.create_pod(make_pod("mine").build())
+        for resource in ("", "/status"):
+            written = {"metadata": {"annotations": placed}}
+            assert await refused(tenant.patch(path_of(pod) + resource, written)) == only
+        assert await refused(tenant.bind(pod, "node-1", placed)) == only
+        reservations = f"/api/v1/namespaces/{names.RESERVATION_NAMESPACE}/pods"
+        sentence = "reservation pods are created by the GPU extender only"
+        assert await refused(tenant.post(reservations, RESERVATION)) == sentence
+        await tenant.bind(pod, "node-1")  # It was none of his rights that was missing.

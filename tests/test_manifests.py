@@ -223,6 +223,21 @@ def test_every_file_of_the_base_is_used() -> None:
 # --- variants -----------------------------------------------------------------------------------------------
 
 
+POLICIES: Final = ("ValidatingAdmissionPolicy", "MutatingAdmissionPolicy")
+
+
+@pytest.mark.parametrize("kind", POLICIES)
+def test_what_a_policy_cannot_judge_is_refused(kind: str) -> None:
+    """The API server's default too, but nobody should have to know that; and each of them is bound, to deny."""
+    policies = of_kind(kind)
+    assert [policy["metadata"]["name"] for policy in policies if policy["spec"]["failurePolicy"] != "Fail"] == []
+    bindings = of_kind(f"{kind}Binding")
+    names_of = sorted(policy["metadata"]["name"] for policy in policies)
+    assert sorted(binding["spec"]["policyName"] for binding in bindings) == names_of != []
+    if kind == "ValidatingAdmissionPolicy":
+        assert {tuple(binding["spec"]["validationActions"]) for binding in bindings} == {("Deny",)}
+
+
 def overlay(name: str) -> Path:
     return BASE.parent / "overlays" / name
 

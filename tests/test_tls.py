@@ -1,9 +1,11 @@
 """The scheduler verbs beyond 127.0.0.1: without a client certificate nothing answers."""
 
+import socket
 import ssl
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 
 import httpx
@@ -28,9 +30,8 @@ class Keys:
         return tuple(map(str, files))
 
 
-@pytest.fixture(scope="module")
-def keys(tmp_path_factory: pytest.TempPathFactory) -> Keys:
-    folder = tmp_path_factory.mktemp("keys")
+def make_keys(folder: Path) -> Keys:
+    """New ones in that folder; the server's is for 127.0.0.1."""
     authority = trustme.CA()
     keys = Keys(*(folder / name for name in ("ca.pem", "server.pem", "client.pem", "stranger.pem")))
     authority.cert_pem.write_to_path(keys.ca)
@@ -38,6 +39,11 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Keys:
     authority.issue_cert("kube-scheduler").private_key_and_cert_chain_pem.write_to_path(keys.client)
     trustme.CA().issue_cert("kube-scheduler").private_key_and_cert_chain_pem.write_to_path(keys.stranger)
     return keys
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> Keys:
+    return make_keys(tmp_path_factory.mktemp("keys"))
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +73,35 @@ def test_without_one_nothing_answers(served: Serving, keys: Keys, who: str) -> N
 def test_plain_http_is_not_answered(served: Serving) -> None:
     with pytest.raises(httpx.TransportError):
         httpx.get(f"http://127.0.0.1:{served.port}/healthz", trust_env=False)
+
+
+@pytest.fixture(scope="module")
+def elsewhere() -> str:
+    """An address of this machine that others know it by. Nothing is sent: the route alone tells the address."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # TEST-NET-1, which is nobody's
+            found = str(probe.getsockname()[0])
+        except OSError:  # no route
+            found = "127.0.0.1"
+    if ip_address(found).is_loopback:
+        pytest.skip("this machine has no address but loopback ones")
+    return found
+
+
+def can_connect(address: str, port: int) -> bool:
+    with socket.socket() as probe:
+        probe.settimeout(5)
+        return probe.connect_ex((address, port)) == 0
+
+
+def test_by_default_others_cannot_even_connect(
+    served: Serving, start: Start, cluster_file: Path, elsewhere: str
+) -> None:
+    by_default = start("--snapshot", str(cluster_file))
+    assert can_connect("127.0.0.1", by_default.port)
+    assert not can_connect(elsewhere, by_default.port)
+    assert can_connect(elsewhere, served.port), "0.0.0.0 is that address too"
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::"])

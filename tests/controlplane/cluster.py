@@ -20,7 +20,7 @@ from typing import Any, Final, Self
 from tests.controlplane import users
 from tests.controlplane.build import controlplane_binary
 from tests.controlplane.process import Process, free_port
-from tests.controlplane.users import ADMIN, SCHEDULER, USERS, User
+from tests.controlplane.users import ADMIN, CONTROLLER_MANAGER, SCHEDULER, USERS, User
 
 SchedulerConfiguration = Mapping[str, Any]
 #: Those of this process, for whoever wants their logs.
@@ -114,9 +114,14 @@ class ControlPlane:
         return self._run(name, "kube-scheduler", flags, f"https://127.0.0.1:{port}/readyz")
 
     def start_controllers(self, *controllers: str) -> Process:
-        """Start a kube-controller-manager with those controllers only; returns once it is healthy."""
+        """Start a kube-controller-manager with those controllers only; returns once it is healthy.
+
+        Each of them has its own service account, as in real clusters: policies exempt who may do everything, so what
+        they refuse shows only where nobody is such.
+        """
         port = free_port()
-        flags = [f"--controllers={','.join(controllers)}", f"--kubeconfig={self.kubeconfig()}"]
+        flags = [f"--controllers={','.join(controllers)}", f"--kubeconfig={self.kubeconfig(CONTROLLER_MANAGER)}"]
+        flags += ["--use-service-account-credentials=true"]
         flags += ["--leader-elect=false", f"--secure-port={port}", "--bind-address=127.0.0.1"]
         flags += [f"--cert-dir={self.folder / 'controllers'}", "--authorization-always-allow-paths=/healthz,/metrics"]
         flags += [f"--service-account-private-key-file={self.folder / 'sa.key'}", f"--root-ca-file={self.authority}"]

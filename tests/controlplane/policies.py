@@ -162,6 +162,26 @@ async def decided(admin: Client, settings: Mapping[str, str]) -> AsyncIterator[N
         await _decide(admin, before)
 
 
+@asynccontextmanager
+async def undecided(admin: Client) -> AsyncIterator[None]:
+    """There are no settings meanwhile, as the API server has seen."""
+    kept = await admin.get(SETTINGS)
+    await admin.delete(SETTINGS)
+    try:
+        await eventually(lambda: _completes(admin, False), lambda: "share pods are completed without the settings")
+        yield
+    finally:
+        metadata = {"name": kept["metadata"]["name"]}
+        await admin.post(SETTINGS.rpartition("/")[0], {"metadata": metadata, "data": kept["data"]})
+        await eventually(lambda: _completes(admin, True), lambda: "share pods are refused with the settings")
+
+
+async def _completes(admin: Client, expected: bool) -> bool:
+    """Whether that is so: a share pod that names no scheduler is created."""
+    pod = {"metadata": {"name": "probe", "annotations": {names.GPU_MEMORY: "1"}}, "spec": {"containers": [CONTAINER]}}
+    return (await refusal(admin, pod) is None) is expected
+
+
 async def _decide(admin: Client, settings: Mapping[str, str]) -> None:
     """Returns once the API server's own watch has seen them: a scheduler's name that nobody has had shows it."""
     version = (await admin.get(SETTINGS))["metadata"]["resourceVersion"]

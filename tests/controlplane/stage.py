@@ -104,10 +104,12 @@ class Stage:
         """One that is in step when this returns, unless ``wait`` is off.
 
         It has the rights and the settings of the manifests and nothing more, but for ``settings``. ``server``: where
-        it finds the API server, if not where that is.
+        it finds the API server, if not where that is. Over TLS it needs ``observe_port``, for nobody here has a
+        certificate.
         """
         port = port or free_port()
-        url = f"http://127.0.0.1:{port}"
+        url = f"{'https' if 'tls_cert_file' in settings else 'http'}://127.0.0.1:{port}"
+        observed = f"http://127.0.0.1:{settings['observe_port']}" if "observe_port" in settings else url
         options = [f"--{key.replace('_', '-')}={value}" for key, value in settings.items()]
         command = [sys.executable, "-m", "extender", "serve", f"--port={port}", *options]
         credentials = self.plane.folder / f"{name}.kubeconfig"
@@ -118,7 +120,7 @@ class Stage:
             "HOME": str(self.plane.folder),
             "PYTHONPATH": str(TREE),
         }
-        process = Process(name, command, self.plane.folder / f"{name}.log", f"{url}/readyz", variables)
+        process = Process(name, command, self.plane.folder / f"{name}.log", f"{observed}/readyz", variables)
         self.plane.processes.append(process)  # its log is shown when a test fails
         self._processes.append(process)
         process.start()

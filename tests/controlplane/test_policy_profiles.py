@@ -7,14 +7,29 @@ from typing import Any, Final
 import pytest
 
 from extender.core import names
+from extender.core.reservation import Template, reservation_pod
 from tests.builders import PodBuilder, make_pod
 from tests.controlplane.client import Client, path_of
 from tests.controlplane.cluster import ControlPlane
-from tests.controlplane.policies import HARMLESS, SETTINGS, decided, install, refusal, refused, what_if
+from tests.controlplane.policies import (
+    HARMLESS,
+    SETTINGS,
+    decided,
+    grant_everything_on_pods,
+    install,
+    refusal,
+    refused,
+    undecided,
+    what_if,
+)
 from tests.controlplane.process import eventually
-from tests.manifests import OVERLAYS
+from tests.controlplane.users import EXTENDER, TENANT
+from tests.manifests import OVERLAYS, one
 
 Json = dict[str, Any]
+RESERVATION: Final = reservation_pod(
+    "share-1", "node-1", names.GPU_RESOURCE, Template("gpu-scheduler", "gpu-extender:0.1.0")
+)
 FIELD: Final = {"fieldRef": {"fieldPath": f"metadata.annotations['{names.VISIBLE_DEVICES}']"}}
 (VALIDATING_ONLY,) = (folder for folder in OVERLAYS if folder.name == "validating-only")
 
@@ -156,24 +171,23 @@ async def test_other_namespaces_are_not_strict(admin: Client) -> None:
 # --- without settings ---------------------------------------------------------------------------------------
 
 
-async def says(admin: Client, words: str) -> bool:
-    """Whether a share pod is refused with these words; none: it is not refused."""
-    sentence = await refusal(admin, make_pod("p").gpu_memory(1).build()) or ""
-    return words in sentence if words else sentence == ""
-
-
 async def test_without_the_settings_only_share_pods_and_strict_namespaces_wait(admin: Client) -> None:
-    kept = await admin.get(SETTINGS)
-    await admin.delete(SETTINGS)
-    try:
-        await eventually(lambda: says(admin, "schedulerName"), lambda: "share pods are completed without the settings")
+    async with undecided(admin):
+        assert "schedulerName" in (await refusal(admin, make_pod("p").gpu_memory(1).build()) or "")
         for namespace in ("default", "kube-system"):
             assert await refusal(admin, make_pod("p", namespace).build()) is None
         assert "no params found" in (await refusal(admin, make_pod("p", "strict").build()) or "")
-    finally:
-        metadata = {"name": kept["metadata"]["name"]}
-        await admin.post(SETTINGS.rpartition("/")[0], {"metadata": metadata, "data": kept["data"]})
-        await eventually(lambda: says(admin, ""), lambda: "share pods are refused with the settings")
+
+
+async def test_without_the_settings_our_own_pods_are_created(
+    strict: ControlPlane, admin: Client, tenant: Client
+) -> None:
+    """What brings everything back must not wait for it; the tenant is anybody who may create pods."""
+    template = one("Deployment", "gpu-extender", "gpu-extender")["spec"]["template"]
+    metadata = {**template["metadata"], "name": "started"}
+    async with undecided(admin), Client(strict, EXTENDER) as extender:
+        await tenant.post(what_if("gpu-extender"), {"metadata": metadata, "spec": template["spec"]})
+        await extender.post(what_if(names.RESERVATION_NAMESPACE), RESERVATION)
 
 
 # --- before Kubernetes 1.36 ---------------------------------------------------------------------------------
@@ -300,3 +314,21 @@ async def test_before_1_36_everything_is_protected_all_the_same(older: ControlPl
         assert len(listed) == 8
         stored = await admin.post(what_if(), {"metadata": {"name": "p"}, "spec": make_pod().build()["spec"]})
         assert stored["spec"]["schedulerName"] == "default-scheduler"
+
+
+async def test_before_1_36_an_ordinary_user_forges_nothing(older: ControlPlane) -> None:
+    grant_everything_on_pods(older, TENANT)
+    only = f"annotation {names.VISIBLE_DEVICES} is written by the GPU extender only"
+    placed = {names.VISIBLE_DEVICES: "GPU-1"}
+    async with Client(older, TENANT) as tenant:
+        forged = make_pod("forged").annotation(names.VISIBLE_DEVICES, "GPU-1")
+        assert await refused(tenant.create_pod(forged.build())) == only
+        pod = await tenant.create_pod(make_pod("mine").build())
+        for resource in ("", "/status"):
+            written = {"metadata": {"annotations": placed}}
+            assert await refused(tenant.patch(path_of(pod) + resource, written)) == only
+        assert await refused(tenant.bind(pod, "node-1", placed)) == only
+        reservations = f"/api/v1/namespaces/{names.RESERVATION_NAMESPACE}/pods"
+        sentence = "reservation pods are created by the GPU extender only"
+        assert await refused(tenant.post(reservations, RESERVATION)) == sentence
+        await tenant.bind(pod, "node-1")  # It was none of his rights that was missing.

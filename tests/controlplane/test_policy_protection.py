@@ -98,6 +98,10 @@ PATHS: Final[Mapping[str, Write]] = {
 }
 
 
+#: Those by which a write of an annotation has an effect.
+WITH_EFFECT: Final = ("patch", "put", "strategic", "apply", "patch status", "put status")
+
+
 async def annotation(user: Client, pod: Json, key: str) -> str | None:
     value: str | None = (await user.get(path_of(pod)))["metadata"].get("annotations", {}).get(key)
     return value
@@ -127,7 +131,7 @@ async def test_nobody_else_changes_or_removes_it(tenant: Client, bound: Json, pa
     await refused_or_without_effect(tenant, bound, path, names.MEMORY_MIB, value)
 
 
-@pytest.mark.parametrize("path", ["patch", "put", "strategic", "apply", "patch status", "put status"])
+@pytest.mark.parametrize("path", WITH_EFFECT)
 async def test_these_paths_would_have_had_an_effect(tenant: Client, waiting: Json, path: str) -> None:
     """The tests above are about something: the same writes with a key of the tenant's own are done."""
     await PATHS[path](tenant, waiting, {"mine": "1"})
@@ -166,13 +170,79 @@ async def test_a_binding_by_somebody_else_without_annotations_ends_without_a_dev
     assert names.VISIBLE_DEVICES not in pod["metadata"]["annotations"]
 
 
-async def test_what_a_bound_pod_asks_for_is_frozen(tenant: Client, extender: Client, bound: Json) -> None:
-    for change in ({names.GPU_MEMORY: "1"}, {names.GPU_MEMORY: None}, {names.NUM_DEVICES: "2"}):
-        (key,) = change
-        sentence = f"annotation {key} cannot be changed once the pod is bound"
-        for user, path in ((tenant, "patch"), (tenant, "put"), (tenant, "patch status"), (extender, "patch")):
-            with pytest.raises(Answer, match=sentence):
-                await PATHS[path](user, bound, change)
+#: What a user asks with, and another value of it.
+REQUESTS: Final[Mapping[str, str | None]] = {
+    names.GPU_FRACTION: "0.5",
+    names.GPU_MEMORY: None,
+    names.NUM_DEVICES: "2",
+    names.CONTAINER_NAME: "side",
+    names.PLACEMENT_STRATEGY: "spread",
+    f"{names.CONTAINER_PREFIX}main{names.MEMORY_REQUEST_SUFFIX}": "1Gi",
+    f"{names.CONTAINER_PREFIX}main{names.MEMORY_LIMIT_SUFFIX}": "1Gi",
+    f"{names.CONTAINER_PREFIX}main{names.COMPUTE_MODE_SUFFIX}": names.SM_SHARING,
+}
+
+
+@pytest.mark.parametrize("key", REQUESTS)
+async def test_what_a_bound_pod_asks_for_is_frozen(tenant: Client, extender: Client, bound: Json, key: str) -> None:
+    """By every path that would have an effect. For the extender too: what it counts is what it has bound."""
+    sentence = f"annotation {key} cannot be changed once the pod is bound"
+    for path in WITH_EFFECT:
+        for value in dict.fromkeys((REQUESTS[key], "1")):
+            assert await refused(PATHS[path](tenant, bound, {key: value})) == sentence
+    with pytest.raises(Answer, match=sentence):
+        await PATHS["patch"](extender, bound, {key: REQUESTS[key]})
+
+
+# --- resize and debug containers ------------------------------------------------------------------------------
+
+CPUS: Final = {"requests": {"cpu": "2"}, "limits": {"cpu": "2"}}
+
+
+def resize(pod: Json) -> bool:
+    """Whether the pod has been given another size; makes it so in the manifest."""
+    container = pod["spec"]["containers"][0]
+    done = bool(container["resources"].get("requests") == CPUS["requests"])
+    container["resources"] = CPUS
+    return done
+
+
+def debug(pod: Json) -> bool:
+    """The same for a debug container."""
+    done = bool(pod["spec"].get("ephemeralContainers"))
+    pod["spec"]["ephemeralContainers"] = [{"name": "debug", "image": "x"}]
+    return done
+
+
+@pytest.fixture
+async def sized(admin: Client, tenant: Client, extender: Client) -> AsyncIterator[Json]:
+    """A bound share pod of the tenant's that can be given another size: a resize asks for its Node."""
+    await admin.create_node(make_node("node-1").build())
+    size = {"requests": {"cpu": "1"}, "limits": {"cpu": "1"}}
+    sized = make_pod("sized").gpu_memory(4096).spec(containers=[{"name": "main", "image": "x", "resources": size}])
+    pod = await tenant.create_pod(sized.build())
+    await extender.bind(pod, "node-1", PLACEMENT)
+    yield await tenant.get(path_of(pod))
+    await admin.delete(path_of(pod), {"gracePeriodSeconds": 0})
+    await admin.delete("/api/v1/nodes/node-1")
+
+
+@pytest.mark.parametrize("method", ["PUT", "PATCH"])
+@pytest.mark.parametrize("change", [resize, debug])
+@pytest.mark.parametrize("key", [names.MEMORY_MIB, NRI_DEVICES, names.GPU_MEMORY])
+async def test_a_write_that_is_done_brings_no_annotation_along(
+    tenant: Client, sized: Json, method: str, change: Callable[[Json], bool], key: str
+) -> None:
+    """The API server drops annotations from these before any policy sees them: what else is written is done."""
+    before = dict(sized["metadata"]["annotations"])
+    assert not change(sized)
+    sized["metadata"]["annotations"] = {**before, key: "1"}
+    kind = "application/json" if method == "PUT" else "application/strategic-merge-patch+json"
+    resource = "resize" if change is resize else "ephemeralcontainers"
+    await tenant.send(method, f"{path_of(sized)}/{resource}", sized, kind)
+    after = await tenant.get(path_of(sized))
+    assert change(after), "nothing was written"
+    assert after["metadata"]["annotations"] == before
 
 
 async def test_the_owner_keeps_what_is_his(tenant: Client, bound: Json) -> None:

@@ -30,6 +30,7 @@ PODS: Final = f"{BASE}/pods"
 REPORT: Final = {names.DEVICE: "GPU-1", names.DEVICE_MEMORY_MIB: "81559", names.BOOT_ID: "b-1"}
 RUNNING: Final = {"status": {"phase": "Running"}}
 RESTRICTED: Final = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+DEBUGGER: Final = {"name": "debug", "image": "x", "securityContext": RESTRICTED}
 NOW: Final = {"gracePeriodSeconds": 0}
 CHANGED: Final = "reservation pods are changed by the GPU extender only; the agent in one reports its own device, once"
 STATUS: Final = "the status of reservation pods is written by the system's own accounts, and nothing beside it"
@@ -38,6 +39,7 @@ STATUS: Final = "the status of reservation pods is written by the system's own a
 @pytest.fixture(scope="module")
 def granted(granted: ControlPlane) -> ControlPlane:
     granted.grant(KUBELET, "system:node")
+    granted.grant(TENANT, "system:aggregate-to-edit")  # Secrets too
     return granted
 
 
@@ -88,8 +90,31 @@ async def test_he_changes_none(tenant: Client, pod: Json) -> None:
         "spec": {"containers": [{"name": "agent", "resources": {"limits": {"cpu": "1"}, "requests": {"cpu": "1"}}}]}
     }
     assert await refused(tenant.send("PATCH", f"{path}/resize", resize, strategic)) == CHANGED
-    debug = {"spec": {"ephemeralContainers": [{"name": "debug", "image": "x", "securityContext": RESTRICTED}]}}
+    debug = {"spec": {"ephemeralContainers": [DEBUGGER]}}
     assert await refused(tenant.send("PATCH", f"{path}/ephemeralcontainers", debug, strategic)) == CHANGED
+
+
+async def test_he_replaces_none(tenant: Client, pod: Json) -> None:
+    """PUT of the whole pod, by every resource that takes one; each brings a change that it would have written."""
+    container = {"resources": {"limits": {"cpu": "1"}, "requests": {"cpu": "1"}}}
+    changes: dict[str, tuple[Json, str]] = {
+        "": ({"metadata": {"labels": {"a": "b"}}}, CHANGED),
+        "/status": (RUNNING, STATUS),
+        "/resize": ({"spec": {"containers": [container]}}, CHANGED),
+        "/ephemeralcontainers": ({"spec": {"ephemeralContainers": [DEBUGGER]}}, CHANGED),
+    }
+    for resource, (change, sentence) in changes.items():
+        whole = merged(await tenant.get(path_of(pod)), change)
+        assert await refused(tenant.send("PUT", path_of(pod) + resource, whole)) == sentence
+
+
+def merged(old: Any, new: Any) -> Any:
+    """Lists are merged by place."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        return {**old, **{key: merged(old.get(key), value) for key, value in new.items()}}
+    if isinstance(old, list) and isinstance(new, list):
+        return [merged(old[i] if i < len(old) else None, new[i]) for i in range(len(new))] + old[len(new) :]
+    return new
 
 
 async def test_he_says_nothing_in_the_agents_name(tenant: Client, pod: Json) -> None:
@@ -116,7 +141,11 @@ async def test_he_ends_none(tenant: Client, pod: Json) -> None:
 
 async def test_he_binds_none(tenant: Client, extender: Client, admin: Client) -> None:
     pod = await extender.post(PODS, manifest("share-2"))
-    assert await refused(tenant.bind(pod, "node-2")) == "reservation pods are bound by the GPU extender only"
+    sentence = "reservation pods are bound by the GPU extender only"
+    assert await refused(tenant.bind(pod, "node-2")) == sentence
+    legacy = {"metadata": {"name": "share-2", "uid": pod["metadata"]["uid"]}, "target": {"name": "node-2"}}
+    assert await refused(tenant.post(f"{BASE}/bindings", legacy)) == sentence
+    assert "nodeName" not in (await admin.get(path_of(pod)))["spec"]
     await admin.delete(path_of(pod), NOW)
 
 
@@ -127,18 +156,52 @@ async def test_he_writes_no_node_record_and_deletes_no_owner(tenant: Client, ext
     assert await refused(tenant.post(path, record)) == sentence
     await extender.post(path, record)
     assert await refused(tenant.patch(f"{path}/{record_name('node-1')}", {"data": {"record": ""}})) == sentence
+    emptied = await tenant.get(f"{path}/{record_name('node-1')}") | {"data": {"record": ""}}
+    assert await refused(tenant.send("PUT", f"{path}/{record_name('node-1')}", emptied)) == sentence
+    assert await refused(tenant.delete(path)) == sentence
     assert await refused(tenant.delete(f"{path}/{record_name('node-1')}")) == sentence
     assert await refused(tenant.delete(f"{path}/{reservation.OWNER}")) == sentence
     await admin.delete(f"{path}/{record_name('node-1')}")
 
 
+ACCOUNTS: Final = (("gpu-extender", "gpu-extender"), (names.RESERVATION_NAMESPACE, "gpu-reservation"))
+NO_TOKEN: Final = "tokens of the GPU extender's accounts are for its own pods"
+
+
 async def test_he_gets_no_token_of_our_accounts(tenant: Client, pod: Json) -> None:
     reference = {"apiVersion": "v1", "kind": "Pod", "name": "share-1", "uid": pod["metadata"]["uid"]}
-    sentence = "tokens of the GPU extender's accounts are for its own pods"
-    for namespace, account in (("gpu-extender", "gpu-extender"), (names.RESERVATION_NAMESPACE, "gpu-reservation")):
+    for namespace, account in ACCOUNTS:
         path = f"/api/v1/namespaces/{namespace}/serviceaccounts/{account}/token"
         for spec in ({}, {"boundObjectRef": reference}):
-            assert await refused(tenant.post(path, {"spec": spec})) == sentence
+            assert await refused(tenant.post(path, {"spec": spec})) == NO_TOKEN
+
+
+def token_secret(account: str) -> Json:
+    """kube-controller-manager writes a token of that account into it, one that never expires."""
+    metadata = {"name": "token", "annotations": {"kubernetes.io/service-account.name": account}}
+    return {"metadata": metadata, "type": "kubernetes.io/service-account-token"}
+
+
+async def test_he_has_none_written_into_a_secret(tenant: Client) -> None:
+    for namespace, account in ACCOUNTS:
+        assert await refused(tenant.post(f"/api/v1/namespaces/{namespace}/secrets", token_secret(account))) == NO_TOKEN
+    # The manifests' own, for another account: without its token and the UID in it, it is filled in anew.
+    ours = "/api/v1/namespaces/gpu-extender/secrets/gpu-scheduler-token"
+    renamed = {**token_secret("gpu-extender")["metadata"], "name": "gpu-scheduler-token"}
+    assert await refused(tenant.patch(ours, {"metadata": renamed, "data": None})) == NO_TOKEN
+    emptied = await tenant.get(ours) | {"data": {}}
+    assert await refused(tenant.send("PUT", ours, emptied)) == NO_TOKEN
+
+
+async def test_other_secrets_are_his(tenant: Client) -> None:
+    """And so are those that hold tokens of his own accounts."""
+    for namespace in ("gpu-extender", names.RESERVATION_NAMESPACE):
+        path = f"/api/v1/namespaces/{namespace}/secrets"
+        await tenant.post(path, {"metadata": {"name": "his"}, "stringData": {"a": "b"}})
+        await tenant.patch(f"{path}/his", {"stringData": {"a": "c"}})
+        await tenant.delete(f"{path}/his")
+    await tenant.post("/api/v1/namespaces/default/serviceaccounts", {"metadata": {"name": "his"}})
+    await tenant.post("/api/v1/namespaces/default/secrets", token_secret("his"))
 
 
 # --- the agent ----------------------------------------------------------------------------------------------
@@ -224,10 +287,15 @@ async def test_the_garbage_collector_removes_finalizers_and_ends_pods(
             await collector.get(path_of(pod))
 
 
-async def test_the_namespace_controller_empties_the_namespace(granted: ControlPlane, pod: Json) -> None:
+async def test_the_namespace_controller_empties_the_namespace(
+    granted: ControlPlane, extender: Client, admin: Client, pod: Json
+) -> None:
+    records = f"{BASE}/configmaps?labelSelector=empties=this"
+    await extender.post(f"{BASE}/configmaps", {"metadata": {"name": "node-emptied", "labels": {"empties": "this"}}})
     async with Client(granted, NAMESPACE_CONTROLLER) as controller:
         await controller.delete(PODS)
-        await controller.delete(f"{BASE}/configmaps?labelSelector=none")
+        await controller.delete(records)  # not the owner of all reservation pods, which other tests need
+    assert (await admin.get(records))["items"] == []
 
 
 async def test_system_masters_may_do_everything(admin: Client, pod: Json) -> None:

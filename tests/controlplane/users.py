@@ -28,6 +28,8 @@ ADMIN: Final = User("admin", ("system:masters",))
 #: The API server itself gives that name the rights of the real kube-scheduler.
 SCHEDULER: Final = User("system:kube-scheduler")
 EXTENDER: Final = User.service_account("gpu-extender", "gpu-extender")
+#: kube-controller-manager itself, which gets each of its controllers a token of the account of its own.
+CONTROLLER_MANAGER: Final = User("system:kube-controller-manager")
 #: A tenant; ``ControlPlane.grant`` gives him a role.
 TENANT: Final = User("tenant")
 #: The kubelet of node-1.
@@ -36,7 +38,17 @@ KUBELET: Final = User("system:node:node-1", ("system:nodes",))
 POD_GC: Final = User.service_account("kube-system", "pod-garbage-collector")
 GARBAGE_COLLECTOR: Final = User.service_account("kube-system", "generic-garbage-collector")
 NAMESPACE_CONTROLLER: Final = User.service_account("kube-system", "namespace-controller")
-USERS: Final = (ADMIN, SCHEDULER, EXTENDER, TENANT, KUBELET, POD_GC, GARBAGE_COLLECTOR, NAMESPACE_CONTROLLER)
+USERS: Final = (
+    ADMIN,
+    SCHEDULER,
+    CONTROLLER_MANAGER,
+    EXTENDER,
+    TENANT,
+    KUBELET,
+    POD_GC,
+    GARBAGE_COLLECTOR,
+    NAMESPACE_CONTROLLER,
+)
 
 
 def token_file(users: Sequence[User]) -> str:

@@ -162,6 +162,15 @@ async def test_the_folders_of_the_backends_are_those_of_share_pods(admin: Client
             assert "which the strict profile" in (await refusal(admin, folder(path).build()) or "")
 
 
+async def test_our_name_on_a_volume_opens_no_folder_to_a_pod_without_a_share(admin: Client) -> None:
+    """With the daemon's pipe it would be a client of MPS that nobody accounts."""
+    volumes = [{"name": "gpu-extender-mps-pipe", "hostPath": {"path": "/run/nvidia/mps/pipe", "type": "Directory"}}]
+    async with decided(admin, {"backend": "mps"}):
+        stranger = make_pod("pod", "strict").spec(volumes=volumes).build()
+        assert "which the strict profile" in (await refusal(admin, stranger) or "")
+        assert await refusal(admin, make_pod("pod", "strict").gpu_memory(1).spec(volumes=volumes).build()) is None
+
+
 async def test_other_namespaces_are_not_strict(admin: Client) -> None:
     container = {"name": "main", "image": "x", "env": [{"name": "NVIDIA_VISIBLE_DEVICES", "value": "all"}]}
     pod = make_pod().spec(containers=[container], volumes=[{"name": "v", "hostPath": {"path": "/dev"}}])

@@ -12,7 +12,7 @@ import pytest
 
 from extender.core import names
 from tests.builders import make_node, make_pod
-from tests.controlplane.gpu_node import Admitted, GpuNode
+from tests.controlplane.gpu_node import Admitted, GpuNode, annotations
 from tests.controlplane.policies import HARMLESS, decided
 from tests.controlplane.scene import Scene
 from tests.controlplane.stage import Stage
@@ -81,6 +81,7 @@ def device_of(pod: Admitted, node: GpuNode) -> str:
     ("backend", "limits"),
     [
         ("none", {}),
+        ("nri", {}),
         ("hami-core", {**HAMI_CORE, **HARMLESS}),
         (
             "mps",
@@ -103,6 +104,9 @@ async def test_one_annotation_ends_with_running_pods_that_know_device_and_limit(
         for pod, device in zip(pods, devices, strict=True):
             expected = {name: value.format(device=device) for name, value in limits.items()}
             assert pod.environments["main"] == {"NVIDIA_VISIBLE_DEVICES": device, **expected}
+            # What kai-gpu-fractioning reads, on whichever node has it.
+            assert annotations(pod.pod)["nvidia.com/container.main.gpus.devices"] == device
+            assert annotations(pod.pod)["nvidia.com/container.main.gpu-memory.limit"] == "32000Mi"
             assert pod.restarts == 0, "at the first start"
     assert scene.referee.violations() == []
 

@@ -27,7 +27,7 @@ from typing import Any, Final
 from extender.core import names
 from tests.builders import make_node, make_pod
 from tests.controlplane.client import PODS, Answer, Client, path_of
-from tests.controlplane.gpu_node import Device, GpuNode, Rejection, new_device_uuid, quantity, random_uuid
+from tests.controlplane.gpu_node import Device, GpuNode, Rejection, gpu_node_of
 from tests.controlplane.judge import judge
 from tests.controlplane.process import Process, free_port
 from tests.controlplane.stage import Served, Stage
@@ -66,10 +66,8 @@ class Devices:
 
     def add(self, node: Json) -> None:
         """A node that is about to be created."""
-        devices = [Device(new_device_uuid(self._random), CARD_MIB) for _ in range(GPUS)]
-        room = {name: quantity(name, node["status"]["capacity"][name]) for name in ("cpu", "memory", "pods")}
-        name, by_uuid = node["metadata"]["name"], {device.uuid: device for device in devices}
-        self._nodes[name] = GpuNode(name, room, by_uuid, self._random, random_uuid(self._random))
+        made = gpu_node_of(node, self._random)
+        self._nodes[made.name] = made
 
     def violations(self) -> list[str]:
         """What a kubelet has refused, and what the judge finds wrong now."""

@@ -3,7 +3,7 @@
 No I/O and no line of the product's: the referee feeds it what the API shows and writes what it decides.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from random import Random
@@ -152,6 +152,17 @@ class GpuNode:
 
     def _used(self, resource: str) -> int:
         return sum(admitted.demand.get(resource, 0) for admitted in self.admitted.values())
+
+
+def gpu_node_of(manifest: Mapping[str, Any], random: Random, devices: Sequence[Device] | None = None) -> GpuNode:
+    """The machine of a Node; its devices: as many GPUs as it has, of the memory that its labels say."""
+    metadata, capacity = manifest["metadata"], manifest["status"]["capacity"]
+    if devices is None:
+        mib = int(metadata["labels"].get("nvidia.com/gpu.memory", 0))
+        devices = [Device(new_device_uuid(random), mib) for _ in range(int(capacity.get("nvidia.com/gpu", 0)))]
+    room = {resource: quantity(resource, capacity[resource]) for resource in ("cpu", "memory", "pods")}
+    by_uuid = {device.uuid: device for device in devices}
+    return GpuNode(metadata["name"], room, by_uuid, Random(random.random()), random_uuid(random))
 
 
 def annotations(pod: Pod) -> Mapping[str, str]:

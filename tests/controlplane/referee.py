@@ -19,7 +19,7 @@ from typing import Any
 
 from tests.controlplane import statuses
 from tests.controlplane.client import NODES, Client, path_of
-from tests.controlplane.gpu_node import Admitted, Device, GpuNode, Rejection, new_device_uuid, quantity, random_uuid
+from tests.controlplane.gpu_node import Admitted, Device, GpuNode, Rejection, gpu_node_of
 from tests.controlplane.judge import Kind, Violation, judge
 from tests.controlplane.kubelets import Agent, Kubelets, report
 
@@ -70,17 +70,10 @@ class Referee(Kubelets):
     # --- what it does to nodes and pods -------------------------------------------------------------------
 
     async def add_node(self, manifest: Mapping[str, Any], devices: Sequence[Device] | None = None) -> GpuNode:
-        """Create the Node of a builder; its devices: as many GPUs as it has, of the memory that its labels say."""
-        name, capacity = manifest["metadata"]["name"], manifest["status"]["capacity"]
-        if devices is None:
-            mib = int(manifest["metadata"]["labels"].get("nvidia.com/gpu.memory", 0))
-            number = int(capacity.get("nvidia.com/gpu", 0))
-            devices = [Device(new_device_uuid(self._random), mib) for _ in range(number)]
-        room = {resource: quantity(resource, capacity[resource]) for resource in ("cpu", "memory", "pods")}
-        by_uuid = {device.uuid: device for device in devices}
-        node = GpuNode(name, room, by_uuid, Random(self._random.random()), random_uuid(self._random))
-        self.nodes[name] = node
-        self._manifests[name] = dict(manifest)
+        """Create the Node of a builder; ``devices``: other ones than it says."""
+        node = gpu_node_of(manifest, self._random, devices)
+        self.nodes[node.name] = node
+        self._manifests[node.name] = dict(manifest)
         await self._create(node)
         return node
 

@@ -192,6 +192,10 @@ class Scene:
         there = {pod["metadata"]["uid"] for pod in await self.pods() if not pod["metadata"].get("deletionTimestamp")}
         return [name for name, uid in self.submitted.items() if uid not in there]
 
+    async def is_well(self) -> bool:
+        """Whether nothing is wrong on any card now, whatever was before."""
+        return not self.referee.violations_now()
+
     async def why(self, name: str) -> str:
         """What kube-scheduler tells the user of a pod that is pending."""
         return told_why(await self.pod(name))

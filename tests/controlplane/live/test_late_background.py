@@ -107,14 +107,10 @@ async def test_a_repair(pair: Pair, step: str, how: str) -> None:
     await asyncio.sleep(1)
     late.let_go()
     assert await late.answered(30)
-    await scene.until(lambda: is_well(scene), 120, "the card is held by nobody")
+    await scene.until(scene.is_well, 120, "the card is held by nobody")
     await scene.until(lambda: scene.has_pending(1), PATIENCE, "one of two has the other card")
     assert scene.cards(node) == [[A100 // 2]]
     await is_in_order(scene, 1)
-
-
-async def is_well(scene: Scene) -> bool:
-    return not scene.referee.violations_now()
 
 
 async def is_in_order(scene: Scene, reservations: int) -> None:

@@ -40,11 +40,6 @@ async def the_reservation(scene: Scene) -> dict[str, Any]:
     return found
 
 
-async def is_held(scene: Scene) -> bool:
-    """The card that shares use is held by a reservation pod again."""
-    return not scene.referee.violations_now()
-
-
 async def is_closed(extender: Served, node: GpuNode) -> bool:
     """The extender knows that a card is lost."""
     return bool((await inspected(extender, node.name))["unusable"] == "ReservationLost")
@@ -123,7 +118,7 @@ async def test_deleted_now_the_card_is_given_to_nobody_and_held_again(
     await scene.until(lambda: is_closed(extender, node), 10, "the node gives out nothing")
     await two_want_a_card_each(scene)
     await are_told(scene, {"a": notices.LOST, "b": notices.LOST, node.name: notices.CLOSED})
-    await scene.until(lambda: is_held(scene), 60, "the card is held by nobody")
+    await scene.until(scene.is_well, 60, "the card is held by nobody")
     await scene.until(lambda: scene.has_pending(1), 30, "one of two has the other card")
     await are_told(scene, {"a": notices.REPAIRED, "b": notices.REPAIRED, node.name: notices.REOPENED})
     await scene.submit(make_pod("c").gpu_fraction("0.3"))

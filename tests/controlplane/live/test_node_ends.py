@@ -34,10 +34,6 @@ async def is_closed(extender: Served, node: GpuNode) -> bool:
     return (await inspected(extender, node.name))["unusable"] is not None
 
 
-async def is_well(scene: Scene) -> bool:
-    return not scene.referee.violations_now()
-
-
 async def test_gpushare_device_plugin_35_a_node_that_reboots(scene: Scene, extender: Served) -> None:
     """gpushare-device-plugin#35: after a reboot 18 of 11 GiB were allocated.
 
@@ -52,7 +48,7 @@ async def test_gpushare_device_plugin_35_a_node_that_reboots(scene: Scene, exten
     await scene.run("a", "b", "c")
     assert devices_of(scene, "a", "b", "c") == devices
     assert [scene.referee.running()[f"default/{name}"].restarts for name in ("a", "b", "c")] == [1, 1, 1]
-    await scene.until(lambda: is_well(scene), 60, "the cards are held by nobody")
+    await scene.until(scene.is_well, 60, "the cards are held by nobody")
     await scene.run("s")
     await scene.all_that_fits_runs()
     assert devices_of(scene, "a", "b", "c") == devices

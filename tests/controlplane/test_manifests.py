@@ -52,7 +52,12 @@ def reservation_manifest(name: str) -> dict[str, Any]:
 
 def test_one_command_installs_everything_and_may_be_repeated(plane: ControlPlane) -> None:
     again = plane.kubectl("apply", "-k", str(BASE))
-    assert again.count(" unchanged") + again.count(" configured") == len(list(yaml.safe_load_all(rendered(BASE))))
+    objects = len(list(yaml.safe_load_all(rendered(BASE))))
+    assert again.count(" unchanged") + again.count(" configured") == objects
+    # From here on by the server; what the first way has written is its own no more.
+    by_the_server = ("apply", "--server-side", "--validate=strict", "-k", str(BASE))
+    assert plane.kubectl(*by_the_server, "--force-conflicts").count("serverside-applied") == objects
+    assert plane.kubectl(*by_the_server).count("serverside-applied") == objects
 
 
 @pytest.mark.parametrize("folder", [BASE, *OVERLAYS], ids=lambda folder: folder.name)

@@ -27,7 +27,7 @@ from extender.core.options import SIGN, Nodes, Options, Room, codes, is_plain, o
 from extender.core.placement import REASON_TEXT, Placement, Shortfall, Verdict, fit, has_choice, with_placement
 from extender.core.podreader import is_reservation, uid_of
 from extender.core.requests import GpuRequest, InvalidRequest
-from extender.core.scoreboard import UNKNOWN, Ints, Scoreboard, Verdicts, best
+from extender.core.scoreboard import UNKNOWN, Asked, Ints, Scoreboard, Verdicts, best
 from extender.core.seen import Seen
 from extender.core.shapes import Shape
 from extender.core.strategies import STRATEGIES, Strategy
@@ -121,18 +121,18 @@ class Decisions:
         if isinstance(request, InvalidRequest):
             return Filtered(unresolvable=dict.fromkeys(nodes, request.sentence), rejections={REFUSED: len(nodes)})
         uid = uid_of(pod)
-        positions = self._board.positions(nodes)
-        self._learn(pod, uid, request, positions)
-        verdicts = self._judged(request, uid, positions)
-        found = verdicts.code.take(positions)
+        asked = self._board.asked(nodes)
+        self._learn(pod, uid, request, asked)
+        verdicts = self._judged(request, uid, asked)
+        found = verdicts.code.take(asked.positions)
         counts = np.bincount(found, minlength=1).tolist()
         rejections = _rejections(counts)
         if not counts[FITS]:
             return self._nothing_fits(nodes, found, rejections)
         if not request.asks_for_gpu:
-            return Filtered(_distinct(nodes, found), rejections=rejections)
+            return Filtered(_distinct(nodes, found, counts[FITS]), rejections=rejections)
         started = self._opened_for(uid, nodes, found)
-        chosen = started or self._board.names(best(verdicts.cost, positions, self.policy.shortlist))
+        chosen = started or self._board.names(best(verdicts.cost, asked.flags, self.policy.shortlist))
         if len(chosen) == 1:
             self._claim(uid, chosen[0], request)
         return Filtered(chosen, rejections=rejections)
@@ -147,11 +147,11 @@ class Decisions:
         if isinstance(request, InvalidRequest):
             return scores
         uid = uid_of(pod)
-        positions = self._board.positions(list(scores))
-        verdicts = self._judged(request, uid, positions)
+        asked = self._board.asked(list(scores))
+        verdicts = self._judged(request, uid, asked)
         # Nodes without GPUs are all as good for a pod that wants none.
-        equal = max(1, int(np.count_nonzero(verdicts.cost[positions] == -np.inf)))
-        order = best(verdicts.cost, positions, equal + BEST_SCORE)
+        equal = max(1, int(np.count_nonzero(asked.flags & (verdicts.cost == -np.inf))))
+        order = best(verdicts.cost, asked.flags, equal + BEST_SCORE)
         for rank, name in enumerate(self._board.names(order)):
             scores[name] = score_of(rank, equal)
         if len(order) and request.asks_for_gpu:
@@ -181,8 +181,9 @@ class Decisions:
 
     def fitting(self, request: GpuRequest, nodes: Sequence[str]) -> frozenset[str]:
         """Those of the nodes that filter would find fit for a pod without a claim. Changes nothing."""
-        positions = self._board.positions(nodes)
-        return frozenset(_distinct(nodes, self._judged(request, "", positions).code.take(positions)))
+        asked = self._board.asked(nodes)
+        found = self._judged(request, "", asked).code.take(asked.positions)
+        return frozenset(compress(nodes, (found == FITS).tolist()))
 
     def expected(self, node: str) -> NodeState | None:
         """The node as filter sees it for a pod without a claim: every claim on it is a pod already."""
@@ -225,7 +226,7 @@ class Decisions:
         mib = self._learned.fragmentation.of(nodes) * nodes.card
         return dict(zip(self._board.names(positions), mib.tolist(), strict=True))
 
-    def _learn(self, pod: Mapping[str, Any], uid: str, request: GpuRequest, positions: Ints) -> None:
+    def _learn(self, pod: Mapping[str, Any], uid: str, request: GpuRequest, asked: Asked) -> None:
         if not uid or self.workload.knows(uid):
             return
         products = None
@@ -233,8 +234,8 @@ class Decisions:
             self._write_rows()
         if request.asks_for_gpu and len(self._fleet.kinds) > 1:
             products = by_spec(pod, self._products())
-            if products is None and len(positions) < len(self._board):
-                products = self._products_by_names(uid, request, positions)
+            if products is None and len(asked.positions) < len(self._board):
+                products = self._products_by_names(uid, request, asked)
         self._count(uid, request, products)
 
     def _count(self, uid: str, request: GpuRequest, products: Products) -> None:
@@ -248,23 +249,23 @@ class Decisions:
             self._write_rows()
         return frozenset(kind.product for kind in self._fleet.kinds if kind.card > 1)
 
-    def _products_by_names(self, uid: str, request: GpuRequest, positions: Ints) -> Products:
+    def _products_by_names(self, uid: str, request: GpuRequest, asked: Asked) -> Products:
         facts = self._fleet.facts(len(self._board))
-        named = np.zeros(len(self._board) + 1, bool)
-        named[positions] = True
+        named = asked.flags[: len(self._board)]
         roomy = (facts[:, fleet.CPU] >= request.cpu_milli) & (facts[:, fleet.MEMORY] >= request.memory_bytes)
         roomy &= facts[:, fleet.SLOTS] > 0
-        missing = (roomy & ~named[:-1]).nonzero()[0]
+        missing = (roomy & ~named).nonzero()[0]
         if len(missing):
             missing = self._that_fit(uid, request, missing)
         if not len(missing):
             return None  # Nothing that has room is missing: no sign that the pod is bound to any model.
-        offered = self._that_fit(uid, request, (roomy & named[:-1]).nonzero()[0])
+        offered = self._that_fit(uid, request, (roomy & named).nonzero()[0])
         room = np.concatenate((missing, offered))
         return by_names(self._by_product(facts[room]), self._by_product(facts[offered]), self.workload.products)
 
     def _that_fit(self, uid: str, request: GpuRequest, positions: Ints) -> Ints:
-        fitting: Ints = positions[self._judged(request, uid, positions).code.take(positions) == FITS]
+        codes = self._judged(request, uid, self._board.at(positions)).code.take(positions)
+        fitting: Ints = positions[codes == FITS]
         return fitting
 
     def _by_product(self, facts: Ints) -> Mapping[Product, int]:
@@ -303,18 +304,18 @@ class Decisions:
         self._changed.clear()
         self._written = len(self._board)
 
-    def _judged(self, request: GpuRequest, uid: str, positions: Ints) -> Verdicts:
-        """Verdicts on the nodes at these positions, in which the pod's own claim does not count."""
+    def _judged(self, request: GpuRequest, uid: str, asked: Asked) -> Verdicts:
+        """Verdicts on the nodes asked about, in which the pod's own claim does not count."""
         if self._changed:
             self._write_rows()
         verdicts = self._board.verdicts(
             (request.shape, request.strategy),
-            positions,
+            asked,
             lambda stale: self._judge(self._fleet.at(stale), request, stale),
         )
         own = self.claims.of(uid)
         if own is not None:
-            position = self._board.positions([own.node])
+            position = np.array([self._board.position(own.node)])
             state = self._with_claims(own.node, uid)
             verdicts = verdicts.copy()
             if state is not None:
@@ -326,7 +327,7 @@ class Decisions:
         waits = self.refused.waits(uid)
         if not waits:  # Most pods wait nowhere.
             return verdicts
-        position = self._board.positions(list(waits))
+        position = np.array([self._board.position(node) for node in waits])
         position = position[position != UNKNOWN]
         verdicts = verdicts.copy()
         verdicts.cost[position], verdicts.code[position] = np.inf, CODE["BindRefused", False]
@@ -455,11 +456,12 @@ def _placement(state: NodeState, choices: Options, choice: int) -> Placement:
 def _rejections(counts: Sequence[int]) -> dict[str, int]:
     """``counts``: of each code."""
     rejections: dict[str, int] = {}
-    for (reason, _), count in zip(REASONS, counts[FITS + 1 :], strict=False):
-        if count:
-            rejections[reason] = rejections.get(reason, 0) + count
+    for code in compress(range(FITS + 1, len(counts)), counts[FITS + 1 :]):
+        reason, _ = REASONS[code - 1]
+        rejections[reason] = rejections.get(reason, 0) + counts[code]
     return rejections
 
 
-def _distinct(nodes: Sequence[str], codes: NDArray[np.int16]) -> list[str]:
-    return list(dict.fromkeys(compress(nodes, (codes == FITS).tolist())))
+def _distinct(nodes: Sequence[str], codes: NDArray[np.int16], fitting: int) -> list[str]:
+    """Those that fit, once each; ``fitting``: how many names are of such."""
+    return list(dict.fromkeys(nodes if fitting == len(nodes) else compress(nodes, (codes == FITS).tolist())))

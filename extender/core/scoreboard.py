@@ -9,7 +9,7 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import repeat
 from operator import itemgetter
-from typing import Final, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 import numpy as np
 from cachetools import LRUCache
@@ -18,10 +18,20 @@ from numpy.typing import NDArray
 #: The position of every name that is not known: the last slot of each array.
 UNKNOWN: Final = -1
 Ints = NDArray[np.int64]
+Flags = NDArray[np.bool_]
 T = TypeVar("T", bound=np.generic)
 
 #: Judges the nodes at these positions: cost and code of each.
 Judge = Callable[[Ints], tuple[NDArray[np.float64], NDArray[np.int16]]]
+
+
+class Asked(NamedTuple):
+    """The nodes that somebody asks about."""
+
+    #: Where each is in the arrays; UNKNOWN for names never seen.
+    positions: Ints
+    #: For each position whether it is among them: to look at all positions in a row is quicker than to collect some.
+    flags: Flags
 
 
 @dataclass(slots=True)
@@ -54,8 +64,8 @@ class Scoreboard:
         #: How many changes there had been, each node's last one included; 0 for unknown nodes.
         self._changed = np.zeros(1, np.int64)
         self._verdicts: LRUCache[Hashable, Verdicts] = LRUCache(maxsize=shapes)
-        #: length → the latest list of so many names, and its positions: void once any name gets or loses a position.
-        self._lists: LRUCache[int, tuple[list[str], Ints]] = LRUCache(maxsize=lists)
+        #: length → the latest list of so many names, and where they are: void once any name gets or loses a position.
+        self._lists: LRUCache[int, tuple[list[str], Asked]] = LRUCache(maxsize=lists)
 
     def __len__(self) -> int:
         return len(self._names)
@@ -97,17 +107,27 @@ class Scoreboard:
         """What nodes are worth has changed as a whole."""
         self._verdicts.clear()
 
-    def positions(self, nodes: Sequence[str]) -> Ints:
-        """Where these nodes are in the arrays; UNKNOWN for names never seen."""
+    def asked(self, nodes: Sequence[str]) -> Asked:
+        """Where these nodes are in the arrays."""
         if len(nodes) < 2:
-            return np.array([_number(self._position.get(name, _NOWHERE)) for name in nodes], np.int64)
+            return self.at(np.array([self.position(name) for name in nodes], np.int64))
         # kube-scheduler names the same nodes again and again, and a list is compared faster than looked up.
         known = self._lists.get(len(nodes))
         if known is not None and known[0] == nodes:
             return known[1]
-        found = self._looked_up(nodes)
+        found = self.at(self._looked_up(nodes))
         self._lists[len(nodes)] = (list(nodes), found)
         return found
+
+    def at(self, positions: Ints) -> Asked:
+        """The nodes at these positions."""
+        flags = np.zeros(len(self._changed), bool)
+        flags[positions] = True
+        return Asked(positions, flags)
+
+    def position(self, name: str) -> int:
+        """Where the node is in the arrays; UNKNOWN for a name never seen."""
+        return _number(self._position.get(name, _NOWHERE))
 
     def _looked_up(self, nodes: Sequence[str]) -> Ints:
         try:
@@ -121,12 +141,14 @@ class Scoreboard:
         """The nodes at these positions."""
         return [self._names[position] for position in positions.tolist()]
 
-    def verdicts(self, shape: Hashable, positions: Ints, judge: Judge) -> Verdicts:
-        """The arrays for that shape, up to date at these positions: those of them that have changed are judged."""
+    def verdicts(self, shape: Hashable, asked: Asked, judge: Judge) -> Verdicts:
+        """The arrays for that shape, up to date where it is asked about: of these nodes those that have changed are
+        judged."""
         known = self._verdicts.get(shape)
         if known is None or len(known.judged) != len(self._changed):
             known = self._verdicts[shape] = self._resized(known)
-        stale = positions[self._changed.take(positions) > known.judged.take(positions)]
+        stale = (self._changed > known.judged).nonzero()[0]
+        stale = stale[asked.flags.take(stale)]
         if len(stale):
             known.cost[stale], known.code[stale] = judge(stale)
             known.judged[stale] = self._changes
@@ -164,15 +186,12 @@ def _number(written: bytes) -> int:
 _NOWHERE: Final = _written(UNKNOWN)
 
 
-def best(cost: NDArray[np.float64], positions: Ints, count: int) -> Ints:
-    """The ``count`` (0 = all) different positions of least cost, best first; ties by position, +inf left out."""
-    if count == 1 and len(positions):
-        costs = cost.take(positions)
-        least = costs[costs.argmin()]
-        first: Ints = np.minimum.reduce(positions[costs == least], keepdims=True)
-        return first if least != np.inf else positions[:0]
-    asked = np.zeros(len(cost), bool)
-    asked[positions] = True
+def best(cost: NDArray[np.float64], asked: Flags, count: int) -> Ints:
+    """The ``count`` (0 = all) positions asked about of least cost, best first; ties by position, +inf left out."""
+    if count == 1:
+        costs = np.where(asked, cost, np.inf)
+        least = int(costs.argmin())
+        return np.array([least] if costs[least] != np.inf else [], np.int64)
     positions = np.flatnonzero(asked & (cost != np.inf))
     costs = cost[positions]
     if len(positions) > count > 0:

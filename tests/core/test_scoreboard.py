@@ -36,8 +36,8 @@ class Board:
         return np.array([self.costs[name] for name in names]), np.zeros(len(names), np.int16)
 
     def read(self, shape: str = "s", names: str = "abc") -> list[float]:
-        positions = self.board.positions([name for name in names if name in self.costs])
-        found: list[float] = self.board.verdicts(shape, positions, self.judge).cost[positions].tolist()
+        asked = self.board.asked([name for name in names if name in self.costs])
+        found: list[float] = self.board.verdicts(shape, asked, self.judge).cost[asked.positions].tolist()
         return found
 
 
@@ -87,7 +87,7 @@ def test_memory_is_bounded() -> None:
     for index in range(100):
         board.put(f"node {index}", index)
         board.read(f"shape {index}")
-        board.board.positions([f"node {i}" for i in range(index + 1)])
+        board.board.asked([f"node {i}" for i in range(index + 1)])
     assert len(board.board._verdicts) == 3
     assert len(board.board._lists) <= 3
 
@@ -96,13 +96,15 @@ def test_memory_is_bounded() -> None:
 def test_a_list_that_is_remembered_is_what_looking_it_up_would_give(history: list[tuple[str, str]]) -> None:
     board = Scoreboard(unknown_code=NO_NODE)
     for verb, name in history:
-        (position,) = board.positions([name]).tolist()
+        position = board.position(name)
         if verb == "touch":
             board.touch(board.place(name))
         elif position != UNKNOWN:
             board.release(position)
         for names in (["a", "b"], ["c", "b", "a"]):
-            assert board.positions(names).tolist() == [board.positions([name])[0] for name in names]
+            asked = board.asked(names)
+            assert asked.positions.tolist() == [board.position(name) for name in names]
+            assert set(asked.flags.nonzero()[0]) == {position % len(asked.flags) for position in asked.positions}
 
 
 def test_verdicts_can_be_voided_as_a_whole() -> None:
@@ -117,8 +119,9 @@ def test_verdicts_can_be_voided_as_a_whole() -> None:
 def test_unknown_names_have_the_last_slot() -> None:
     board = Board()
     board.put("a", 1)
-    assert board.board.positions(["a", "x"]).tolist() == [0, UNKNOWN]
-    verdicts = board.board.verdicts("s", np.array([0, UNKNOWN]), board.judge)
+    asked = board.board.asked(["a", "x"])
+    assert asked.positions.tolist() == [0, UNKNOWN]
+    verdicts = board.board.verdicts("s", asked, board.judge)
     assert verdicts.code[UNKNOWN] == NO_NODE
     assert verdicts.cost[UNKNOWN] == np.inf
 
@@ -128,9 +131,9 @@ costs = st.lists(st.sampled_from([0.0, 1.0, 2.0, -np.inf, np.inf]), min_size=1, 
 
 @given(costs, st.data(), st.integers(0, 14))
 def test_best_is_a_stable_sort_cut_off(values: list[float], data: st.DataObject, count: int) -> None:
-    asked = data.draw(st.lists(st.integers(0, len(values) - 1), max_size=20))
-    found = best(np.array(values), np.array(asked, np.int64), count).tolist()
-    order = sorted((values[i], i) for i in set(asked) if values[i] != np.inf)
+    asked = data.draw(st.lists(st.booleans(), min_size=len(values), max_size=len(values)))
+    found = best(np.array(values), np.array(asked), count).tolist()
+    order = sorted((value, i) for i, value in enumerate(values) if asked[i] and value != np.inf)
     assert found == [i for _, i in order][: count or None]
 
 
@@ -216,13 +219,13 @@ class Walk:
 
     def verdicts(self) -> list[tuple[list[float], list[int]]]:
         """Of every request on every node."""
-        positions = self.decisions._board.positions(NODES)
+        asked = self.decisions._board.asked(NODES)
         found = []
         for pod in ASKED:
             request = GpuRequest.from_pod(pod.build())
             assert isinstance(request, GpuRequest)
-            judged = self.decisions._judged(request, "", positions)
-            found.append((judged.cost.take(positions).tolist(), judged.code.take(positions).tolist()))
+            judged = self.decisions._judged(request, "", asked)
+            found.append((judged.cost.take(asked.positions).tolist(), judged.code.take(asked.positions).tolist()))
         return found
 
 

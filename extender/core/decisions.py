@@ -23,7 +23,7 @@ from extender.core.fleet import Fleet, Rows
 from extender.core.learned import Learned, refresh
 from extender.core.ledger import Ledger
 from extender.core.models import Product, Products, by_names, by_spec
-from extender.core.options import SIGN, Nodes, Options, Room, codes, is_plain, options
+from extender.core.options import SIGN, Nodes, Options, Order, Room, codes, is_plain, options, over_devices
 from extender.core.placement import REASON_TEXT, Placement, Shortfall, Verdict, fit, has_choice, with_placement
 from extender.core.podreader import is_reservation, uid_of
 from extender.core.requests import GpuRequest, InvalidRequest
@@ -377,9 +377,7 @@ class Decisions:
         row = self._fleet.row(state)
         strategy = self.strategy_of(request)
         choices, amounts = self._choices(row, request, self._room(row, request))
-        # Equal costs: existing GPUs before new ones, in the order that the strategy likes.
-        liked = choices.holes.sum(axis=1) * SIGN[strategy.order]
-        best_choice = int(np.lexsort((liked, choices.opened, total(amounts, strategy.weights)))[0])
+        best_choice = _best_of(choices, total(amounts, strategy.weights), strategy.order) if choices.is_share else 0
         return _placement(state, choices, best_choice), terms(amounts, strategy.weights, best_choice)
 
     def _choices(
@@ -443,14 +441,17 @@ def score_of(rank: int, equal: int = 1) -> int:
     return max(0, BEST_SCORE - max(0, rank - equal + 1))
 
 
+def _best_of(choices: Options, costs: NDArray[np.float64], order: Order) -> int:
+    """Of equal costs existing GPUs before new ones, in the order that the strategy likes."""
+    return int(np.lexsort((over_devices(choices.left) * SIGN[order], choices.opened, costs))[0])
+
+
 def _placement(state: NodeState, choices: Options, choice: int) -> Placement:
+    if not choices.is_share:
+        return Placement(whole=int(choices.whole[0, 0] - choices.whole[1, 0]))
     columns = choices.columns[choice].tolist()
-    return Placement(
-        tuple(state.gpus[column] for column in columns if column >= 0),
-        columns.count(-1),
-        tuple(choices.mib[choice].tolist()),
-        int(choices.whole[0, 0] - choices.whole[1, 0]) if not columns else 0,
-    )
+    on = tuple(state.gpus[column] for column in columns if column >= 0)
+    return Placement(on, columns.count(-1), tuple(choices.mib[choice].tolist()))
 
 
 def _rejections(counts: Sequence[int]) -> dict[str, int]:

@@ -49,11 +49,12 @@ BARRED: Final = 16
 LARGEST_CARD: Final = 17
 #: Bit of the backend that a pod must be prepared for; 0 = any pod will do.
 NEEDS: Final = 18
-_FACTS: Final = 19
+#: 1 if more than a lack of room may keep a request from the node: it refuses, is barred, or has rules of its own.
+SPECIAL: Final = 19
+_FACTS: Final = 20
 
-#: Columns that belong together.
-ROOM: Final = slice(CPU, SLOTS + 1)
-REFUSALS: Final = slice(SHARE_REFUSED, CLOSED + 1)
+#: Columns that belong together: what a GPU that is opened takes of.
+ROOM: Final = slice(CPU, WHOLE + 1)
 
 COUNT_WHOLE: Final = 0
 COUNT_UNITS: Final = 1
@@ -84,7 +85,8 @@ class Rows:
 
     #: Column after column in memory: rules look at one fact of many nodes.
     facts: Ints
-    #: Free MiB of the node's shared GPUs in the order of ``NodeState.gpus``; 0 = absent or takes no share.
+    #: Free MiB: first of a GPU that could be opened, then of the node's shared GPUs in the order of
+    #: ``NodeState.gpus``; 0 = absent or takes no share.
     free: Ints
     #: Index of the GPU's size in ``Fleet.sizes``; meaningless where ``takes`` is 0.
     size: Ints
@@ -104,6 +106,17 @@ class Rows:
         )
 
 
+class _Written(NamedTuple):
+    """What a row was made from, besides what changes with the pods there, and the row."""
+
+    node: Node
+    row: "_Row"
+
+
+#: Facts, free, size, takes.
+_Row = tuple[list[int], list[int], list[int], list[int]]
+
+
 class Fleet:
     """The rows of all nodes by position, and the kinds and GPU sizes that occur."""
 
@@ -111,31 +124,34 @@ class Fleet:
         self.kinds: dict[Kind, int] = {}
         self.sizes: dict[int, int] = {}
         self._rows = _blank(64, 4)
-        #: position → what the row was made from, besides what changes with the pods there
-        self._nodes: dict[int, Node] = {}
+        #: By position.
+        self._written: dict[int, _Written] = {}
 
     def put(self, position: int, state: NodeState | None) -> bool:
         """Write the node's row (None: the node is not known); whether anything about it is new.
 
         Most changes are none here: a share that was expected is assumed, recorded, then confirmed.
         """
-        self._reserve(position, 0 if state is None else len(state.gpus))
-        known = self._nodes.get(position)
+        self._reserve(position, 0 if state is None else 1 + len(state.gpus))
+        known = self._written.get(position)
         if state is None:
-            self._nodes.pop(position, None)
-            self._write(position, (_UNKNOWN, 0, 0, 0))
+            if known is not None:
+                del self._written[position]
+            self._write(position, (_UNKNOWN.tolist(), 0, 0, 0))
             return known is not None
-        self._nodes[position] = state.node
-        row = (self._facts(state), *self._gpus(state, self._rows.free.shape[1]))
-        is_new = state.node is not known or row != self._read(position)
-        if is_new:
-            self._write(position, row)
-        return is_new
+        same_node = known is not None and state.node is known.node
+        facts = self._facts(state, known.row[0] if known is not None and same_node else self._of_node(state.node))
+        row = (facts, *self._gpus(state, self._rows.free.shape[1]))
+        if known is not None and same_node and row == known.row:
+            return False
+        self._written[position] = _Written(state.node, row)
+        self._write(position, row)
+        return True
 
     def row(self, state: NodeState) -> Rows:
         """One node that is not in the fleet, or stands differently there."""
-        free, size, takes = self._gpus(state, max(1, len(state.gpus)))
-        facts = np.array([self._facts(state)], np.int64)
+        free, size, takes = self._gpus(state, 1 + len(state.gpus))
+        facts = np.array([self._facts(state, self._of_node(state.node))], np.int64)
         return Rows(facts, np.array([free]), np.array([size]), np.array([takes], np.int8))
 
     def at(self, positions: Ints) -> Rows:
@@ -147,49 +163,55 @@ class Fleet:
         self._reserve(count - 1, 0)
         return self._rows.facts[:count]
 
-    def _read(self, position: int) -> tuple[list[int], ...]:
-        rows = self._rows
-        return tuple(values[position].tolist() for values in (rows.facts, rows.free, rows.size, rows.takes))
-
     def _write(self, position: int, row: Sequence[Any]) -> None:
         rows = self._rows
         rows.facts[position], rows.free[position], rows.size[position], rows.takes[position] = row
 
     def _gpus(self, state: NodeState, columns: int) -> tuple[list[int], list[int], list[int]]:
-        """What is free, sizes and modes of its shared GPUs, as ``Rows`` has them."""
+        """What is free, sizes and modes, as ``Rows`` has them."""
         free, size, takes = [0] * columns, [0] * columns, [0] * columns
-        for column, gpu in enumerate(state.gpus):
+        card = _card(state.inventory)
+        size[0] = _index(self.sizes, card)
+        if state.whole_free and not state.barred:
+            free[0], takes[0] = card, _ALL_MODES
+        for column, gpu in enumerate(state.gpus, start=1):
             takes[column] = _takes(gpu)
             if takes[column]:
                 free[column] = gpu.free_mib
                 size[column] = _index(self.sizes, gpu.memory_mib)
         return free, size, takes
 
-    def _facts(self, state: NodeState) -> list[int]:
-        inventory = state.inventory
+    def _facts(self, state: NodeState, of_node: Sequence[int]) -> list[int]:
+        """``of_node``: those that follow from the Node alone; the others in it do not matter."""
+        facts = list(of_node)
         free = state.free
-        card = _card(inventory)
-        return [
-            clipped(free.get(names.CPU, 0)),
-            clipped(free.get(names.MEMORY, 0)),
-            clipped(free.get(names.PODS, 0)),
-            state.whole_free,
-            inventory.whole_gpus,
-            card,
-            _index(self.sizes, card),
-            _index(self.kinds, kind_of(inventory)),
-            _share_refused(inventory),
-            CODE[state.closed, False] if state.closed is not None else 0,
-            CODE[inventory.unusable, False] if inventory.unusable is not None else 0,
-            _rule(inventory),
-            clipped(state.node.allocatable.get(names.GPU_RESOURCE, 0)),
-            inventory.whole_resource == names.GPU_RESOURCE,
-            has_gpus(inventory),
-            True,
-            state.barred,
-            max([card, inventory.largest_mib, *(gpu.memory_mib for gpu in state.gpus)]),
-            BACKEND_BIT.get(inventory.enforcement or "", 0),
-        ]
+        facts[CPU] = clipped(free.get(names.CPU, 0))
+        facts[MEMORY] = clipped(free.get(names.MEMORY, 0))
+        facts[SLOTS] = clipped(free.get(names.PODS, 0))
+        facts[WHOLE] = state.whole_free
+        facts[CLOSED] = CODE[state.closed, False] if state.closed is not None else 0
+        facts[BARRED] = state.barred
+        facts[LARGEST_CARD] = max([facts[CARD], state.inventory.largest_mib, *[gpu.memory_mib for gpu in state.gpus]])
+        refused = facts[SHARE_REFUSED] or facts[WHOLE_REFUSED] or facts[CLOSED] or state.barred
+        facts[SPECIAL] = bool(refused or facts[RULE] != COUNT_WHOLE)
+        return facts
+
+    def _of_node(self, node: Node) -> list[int]:
+        inventory = node.inventory
+        facts = [0] * _FACTS
+        facts[GPUS] = inventory.whole_gpus
+        facts[CARD] = _card(inventory)
+        facts[SIZE] = _index(self.sizes, facts[CARD])
+        facts[KIND] = _index(self.kinds, kind_of(inventory))
+        facts[SHARE_REFUSED] = _share_refused(inventory)
+        facts[WHOLE_REFUSED] = CODE[inventory.unusable, False] if inventory.unusable is not None else 0
+        facts[RULE] = _rule(inventory)
+        facts[UNITS] = clipped(node.allocatable.get(names.GPU_RESOURCE, 0))
+        facts[OWN] = inventory.whole_resource == names.GPU_RESOURCE
+        facts[HAS_GPUS] = has_gpus(inventory)
+        facts[KNOWN] = True
+        facts[NEEDS] = BACKEND_BIT.get(inventory.enforcement or "", 0)
+        return facts
 
     def _reserve(self, position: int, gpus: int) -> None:
         nodes, columns = self._rows.free.shape
@@ -262,7 +284,7 @@ def _blank(nodes: int, columns: int) -> Rows:
 
 def _unknown() -> Ints:
     facts = np.zeros(_FACTS, np.int64)
-    facts[CARD] = 1
+    facts[[CARD, SPECIAL]] = 1
     facts[[SHARE_REFUSED, WHOLE_REFUSED]] = UNKNOWN_NODE
     return facts
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from extender.core.fleet import Ints
-from extender.core.options import Nodes, Options
+from extender.core.options import Nodes, Options, over_devices
 from extender.core.shapes import Shapes
 
 Floats = NDArray[np.float64]
@@ -123,7 +123,7 @@ class Fragmentation:
         mib = np.array((options.left, options.holes * (options.columns >= 0)))
         worth = _at(self.single, rank[:, None], self._hole(options.before(kind)[:, None], mib)) * mib
         change = worth[0] - worth[1]
-        gained: Floats = np.add.reduce(change, axis=1) / options.before(options.nodes.card)
+        gained: Floats = over_devices(change) / options.before(options.nodes.card)
         return gained
 
     def _rank(self, cpu: Ints) -> Ints:
@@ -198,12 +198,13 @@ def _several(shapes: Shapes, group: Ints, weights: Floats, cpu: Ints) -> _Severa
 def usable_by_shape(shapes: Shapes, nodes: Nodes) -> Floats:
     """For each shape what it can use of all nodes together, in GPUs; 0 for shapes without GPUs."""
     found = np.zeros(len(shapes.cpu))
+    order = np.argsort(-nodes.cpu)
+    less = -nodes.cpu[order]
     for group in shapes.alike():
         usable = _usable_by(shapes, int(group[0]), nodes)
         # From the node with most CPU down: what is usable beside at least that much CPU.
-        order = np.argsort(-nodes.cpu)
         sums = np.append(0.0, usable[order].cumsum())
-        found[group] = sums[(-nodes.cpu[order]).searchsorted(-shapes.cpu[group], "right")]
+        found[group] = sums[less.searchsorted(-shapes.cpu[group], "right")]
     return found
 
 

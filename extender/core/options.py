@@ -7,7 +7,7 @@ node), this speaks to strategies.
 from collections.abc import Collection, Sequence
 from enum import Enum
 from functools import lru_cache
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,10 +20,20 @@ from extender.core.requests import GpuRequest, Share
 
 Codes = NDArray[np.int16]
 Flags = NDArray[np.bool_]
+T = TypeVar("T", bound=np.generic)
 
+#: What a reservation pod needs, in the order of ``fleet.ROOM``: besides, it takes a GPU.
+_RESERVATION: Final = np.array([*(RESERVATION_NEEDS[r] for r in (names.CPU, names.MEMORY, names.PODS)), 1], np.int64)
 
-#: What a reservation pod needs, in the order of ``fleet.ROOM``.
-_RESERVATION: Final = np.array([RESERVATION_NEEDS[r] for r in (names.CPU, names.MEMORY, names.PODS)], np.int64)
+_GPU_COUNT: Final = np.int16(CODE["GpuCount", False])
+_WHOLE_GPUS: Final = np.int16(CODE["WholeGpus", True])
+_UNIT_COUNT: Final = np.int16(CODE["UnitCount", False])
+_GPU_TOO_SMALL: Final = np.int16(CODE["GpuTooSmall", False])
+_GPU_MEMORY: Final = np.int16(CODE["GpuMemory", True])
+_RESERVATION_ROOM: Final = np.int16(CODE["ReservationRoom", True])
+_RESERVATION_FAILED: Final = np.int16(CODE["ReservationFailed", False])
+_NOT_PREPARED: Final = np.int16(CODE["NotPrepared", False])
+_FITS: Final = np.int16(FITS)
 
 
 class Order(Enum):
@@ -34,7 +44,7 @@ class Order(Enum):
     BY_ID = "by id"
 
 
-#: What makes free MiB a key of that order.
+#: What makes the MiB that would be left free a key of that order.
 SIGN: Final = {Order.TIGHTEST: 1, Order.EMPTIEST: -1, Order.BY_ID: 0}
 
 
@@ -60,7 +70,7 @@ class Nodes(NamedTuple):
         return cls(
             facts[:, fleet.CPU],
             facts[:, fleet.WHOLE],
-            free,
+            free[:, 1:],
             facts[:, fleet.CARD],
             facts[:, fleet.KIND],
             facts[:, fleet.GPUS],
@@ -68,7 +78,8 @@ class Nodes(NamedTuple):
 
 
 class Options(NamedTuple):
-    """The choices of one request, sorted by node. Parts of GPUs; or else one choice for each node, in their order.
+    """The choices of one request, sorted by node. Parts of GPUs; or else one choice for each node, in their order, on
+    no device.
 
     What a node's rest is after a choice depends on the choice only by how many GPUs it opens: ``cpu`` and ``whole``
     have one row for before ([0]) and one for after with i GPUs opened ([1 + i]).
@@ -106,22 +117,26 @@ class Options(NamedTuple):
         """What each choice takes, in GPUs."""
         taken: NDArray[np.float64]
         if self.is_share:
-            taken = np.add.reduce(self.mib, axis=1) / self.before(self.nodes.card)
+            taken = over_devices(self.mib) / self.before(self.nodes.card)
         else:
             taken = (self.whole[0] - self.whole[1]).astype(float)
         return taken
 
 
-class Room(NamedTuple):
-    """How much room there is for a share, for each row."""
+def over_devices(values: NDArray[T]) -> NDArray[T]:
+    """The sum over the devices of each choice; most have one."""
+    found: NDArray[T] = values[:, 0] if values.shape[1] == 1 else np.add.reduce(values, axis=1)
+    return found
 
-    #: MiB on each shared GPU, and whether it has room for them.
+
+class Room(NamedTuple):
+    """How much room there is for a share, for each row. Columns are those of ``Rows.free``: a new GPU comes first."""
+
+    #: MiB on each GPU, and whether it has room for them.
     mib: Ints
     roomy: Flags
-    #: How many GPUs have.
+    #: How many shared GPUs have, and how many can be opened.
     found: Ints
-    #: MiB on a GPU that is opened, and how many can be.
-    new_mib: Ints
     openable: Ints
 
     @classmethod
@@ -135,12 +150,10 @@ class Room(NamedTuple):
         mib = amounts.take(rows.size)
         roomy = (rows.free >= mib) & ((rows.takes & fleet.MODE_BIT[share.compute_mode]) != 0)
         own = [fleet.clipped(request.resources.get(resource, 0)) for resource in (names.CPU, names.MEMORY)]
-        reservations = np.minimum.reduce((rows.facts[:, fleet.ROOM] - [*own, 1]) // _RESERVATION, axis=1)
-        reservations *= rows.facts[:, fleet.BARRED] == 0
-        openable = np.maximum(np.minimum(reservations, rows.facts[:, fleet.WHOLE]), 0)
-        new_mib = amounts.take(rows.facts[:, fleet.SIZE])
-        openable[new_mib > rows.facts[:, fleet.CARD]] = 0
-        return cls(mib, roomy, np.add.reduce(roomy, axis=1), new_mib, openable)
+        room = (rows.facts[:, fleet.ROOM] - np.array([*own, 1, 0])) // _RESERVATION
+        openable = np.maximum(np.minimum.reduce(room, axis=1), 0) * roomy[:, 0]
+        roomy[:, 0] = openable
+        return cls(mib, roomy, np.add.reduce(roomy[:, 1:], axis=1), openable)
 
     def at(self, positions: Ints) -> "Room":
         """Of those rows."""
@@ -148,7 +161,6 @@ class Room(NamedTuple):
             self.mib.take(positions, axis=0),
             self.roomy.take(positions, axis=0),
             self.found.take(positions),
-            self.new_mib.take(positions),
             self.openable.take(positions),
         )
 
@@ -162,7 +174,8 @@ def codes(rows: Rows, request: GpuRequest, room: Room | None) -> Codes:
         assert room is not None
         return _share_codes(rows, request.share, request.backends, room)
     found = _whole_codes(rows, request.whole_gpus) if request.gpus else np.zeros(len(rows), np.int16)
-    found[rows.facts[:, fleet.KNOWN] == 0] = UNKNOWN_NODE
+    if np.count_nonzero(rows.facts[:, fleet.SPECIAL]):
+        found[rows.facts[:, fleet.KNOWN] == 0] = UNKNOWN_NODE
     return found
 
 
@@ -174,52 +187,45 @@ def is_plain(request: GpuRequest) -> bool:
 def _whole_codes(rows: Rows, count: int) -> Codes:
     facts = rows.facts
     count = fleet.clipped(count)
-    whole = _first(
-        (facts[:, fleet.WHOLE_REFUSED], None),
-        (facts[:, fleet.GPUS] < count, CODE["GpuCount", False]),
-        (facts[:, fleet.CLOSED], None),
-        (facts[:, fleet.WHOLE] < count, CODE["WholeGpus", True]),
-    )
+    found = np.where(facts[:, fleet.WHOLE] < count, _WHOLE_GPUS, _FITS)
+    found[facts[:, fleet.GPUS] < count] = _GPU_COUNT
+    if not np.count_nonzero(facts[:, fleet.SPECIAL]):
+        return found
+    _refuse(found, facts[:, fleet.CLOSED], but_for=found == _GPU_COUNT)
+    _refuse(found, facts[:, fleet.WHOLE_REFUSED])
     rule = facts[:, fleet.RULE]
-    if np.count_nonzero(rule):
-        whole[rule != fleet.COUNT_WHOLE] = FITS
-        short = (rule == fleet.COUNT_UNITS) & (facts[:, fleet.UNITS] < count)
-        whole[short] = CODE["UnitCount", False]
-    return whole
+    found[rule != fleet.COUNT_WHOLE] = FITS
+    found[(rule == fleet.COUNT_UNITS) & (facts[:, fleet.UNITS] < count)] = _UNIT_COUNT
+    return found
 
 
 def _share_codes(rows: Rows, share: Share, backends: Collection[str], room: Room) -> Codes:
+    """The last reason that is written speaks."""
     facts = rows.facts
-    unprepared = facts[:, fleet.NEEDS] & ~sum(fleet.BACKEND_BIT[backend] for backend in backends)
     devices = fleet.clipped(share.devices)
-    missing = devices - room.found
+    missing, new_mib = devices - room.found, room.mib[:, 0]
     short = missing > room.openable
-    never = (facts[:, fleet.GPUS] < devices) | (room.new_mib > facts[:, fleet.LARGEST_CARD])
-    found = np.zeros(len(rows), np.int16)
+    found = np.where(short, _RESERVATION_ROOM, _FITS)
     if np.count_nonzero(short):
-        found[short] = CODE["ReservationRoom", True]
-        found[(facts[:, fleet.BARRED] != 0) & (missing > 0)] = CODE["ReservationFailed", False]
-        found[missing > np.maximum(facts[:, fleet.WHOLE], 0)] = CODE["GpuMemory", True]
-        found[(missing > 0) & (room.new_mib > facts[:, fleet.CARD])] = CODE["GpuMemory", True]
-    refused = np.count_nonzero(never) or np.count_nonzero(facts[:, fleet.REFUSALS]) or np.count_nonzero(unprepared)
-    if not refused:
-        return found
-    return _first(
-        (facts[:, fleet.SHARE_REFUSED], None),
-        (unprepared, CODE["NotPrepared", False]),
-        (facts[:, fleet.GPUS] < devices, CODE["GpuCount", False]),
-        (never, CODE["GpuTooSmall", False]),
-        (facts[:, fleet.CLOSED], None),
-        (found, None),
-    )
-
-
-def _first(*checks: tuple[NDArray[Any], int | None]) -> Codes:
-    """The code of the first check that holds; without a code of its own a check's values are codes."""
-    found = np.zeros(len(checks[0][0]), np.int16)
-    for values, code in reversed(checks):
-        np.copyto(found, values if code is None else code, where=values != 0, casting="unsafe")
+        found[short & ((missing > facts[:, fleet.WHOLE]) | (new_mib > facts[:, fleet.CARD]))] = _GPU_MEMORY
+    never = (facts[:, fleet.GPUS] < devices) | (new_mib > facts[:, fleet.LARGEST_CARD])
+    is_special = np.count_nonzero(facts[:, fleet.SPECIAL])
+    if is_special:
+        found[(facts[:, fleet.BARRED] != 0) & (found == _RESERVATION_ROOM)] = _RESERVATION_FAILED
+        _refuse(found, facts[:, fleet.CLOSED], but_for=never)
+    if np.count_nonzero(never):
+        found[never] = np.where(facts[never, fleet.GPUS] < devices, _GPU_COUNT, _GPU_TOO_SMALL)
+    if np.count_nonzero(facts[:, fleet.NEEDS]):
+        found[facts[:, fleet.NEEDS] & ~sum(fleet.BACKEND_BIT[backend] for backend in backends) != 0] = _NOT_PREPARED
+    if is_special:
+        _refuse(found, facts[:, fleet.SHARE_REFUSED])
     return found
+
+
+def _refuse(found: Codes, codes: Ints, but_for: Flags | None = None) -> None:
+    """Where there is such a code it speaks instead of what was found."""
+    where = codes != 0 if but_for is None else (codes != 0) & ~but_for
+    np.copyto(found, codes, where=where, casting="unsafe")
 
 
 def options(rows: Rows, request: GpuRequest, room: Room | None, *, fills_first: bool, order: Order) -> Options:
@@ -237,37 +243,35 @@ def options(rows: Rows, request: GpuRequest, room: Room | None, *, fills_first: 
 
 def _no_share(rows: Rows, request: GpuRequest) -> Options:
     nodes = Nodes.of(rows.facts, rows.free)
-    each = np.arange(len(rows))
-    none = np.zeros((len(rows), 0), np.int64)
     cpu = nodes.cpu - _opening(0)
     cpu[1] -= fleet.clipped(request.cpu_milli)
     whole = nodes.whole - _opening(0)
-    whole[1] -= fleet.clipped(request.whole_gpus) * rows.facts[:, fleet.OWN]
+    if request.gpus:
+        whole[1] -= fleet.clipped(request.whole_gpus) * rows.facts[:, fleet.OWN]
+    each = np.arange(len(rows))
+    none = np.zeros((len(rows), 0), np.int64)
     return Options(False, nodes, cpu, whole, each, np.zeros_like(each), each + len(each), none, none, none, none)
 
 
 def _one_device(rows: Rows, request: GpuRequest, room: Room, fills_first: bool) -> Options:
-    new = room.openable > 0
+    allowed = room.roomy
     if fills_first:
-        new &= room.found == 0
-    # A GPU that can be opened is one more column, and its hole is the whole card.
-    allowed = np.concatenate((room.roomy, new[:, None]), axis=1)
-    holes = np.concatenate((rows.free, rows.facts[:, fleet.CARD, None]), axis=1)
-    mib = np.concatenate((room.mib, room.new_mib[:, None]), axis=1)
+        allowed = allowed.copy()
+        allowed[:, 0] &= room.found == 0
     node, column = allowed.nonzero()
     at = (node * allowed.shape[1] + column)[:, None]
-    opened = column == rows.free.shape[1]
-    columns = np.where(opened, -1, column)
-    return _share(rows, request, node, opened.astype(np.int64), columns[:, None], holes.take(at), mib.take(at))
+    opened = (column == 0).astype(np.int64)
+    return _share(rows, request, node, opened, column[:, None] - 1, rows.free.take(at), room.mib.take(at))
 
 
 def _several_devices(rows: Rows, request: GpuRequest, room: Room, fills_first: bool, order: Order) -> Options:
     assert request.share is not None
     devices = request.share.devices
-    in_order = np.argsort(np.where(room.roomy, rows.free * SIGN[order], fleet.LARGEST), axis=1, kind="stable")
+    roomy, left = room.roomy[:, 1:], (rows.free - room.mib)[:, 1:]
+    in_order = np.argsort(np.where(roomy, left * SIGN[order], fleet.LARGEST), axis=1, kind="stable")
     found = room.found
     nodes, columns = [], []
-    for on in range(min(devices, room.roomy.shape[1]), -1, -1):
+    for on in range(min(devices, roomy.shape[1]), -1, -1):
         enough = (found >= on) & (devices - on <= room.openable | (on == devices))
         node = np.flatnonzero(enough & (found <= on) if fills_first and on < devices else enough)
         nodes.append(node)
@@ -275,10 +279,8 @@ def _several_devices(rows: Rows, request: GpuRequest, room: Room, fills_first: b
     node, column = np.concatenate(nodes), np.concatenate(columns)
     by_node = np.argsort(node, kind="stable")
     node, column = node[by_node], column[by_node]
-    new = column < 0
-    holes = np.where(new, rows.facts[node, fleet.CARD, None], rows.free[node[:, None], column])
-    mib = np.where(new, room.new_mib[node, None], room.mib[node[:, None], column])
-    return _share(rows, request, node, new.sum(axis=1), column, holes, mib)
+    at = (node[:, None], column + 1)
+    return _share(rows, request, node, (column < 0).sum(axis=1), column, rows.free[at], room.mib[at])
 
 
 def _share(  # noqa: PLR0913, PLR0917 - the fields of Options

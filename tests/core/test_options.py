@@ -17,7 +17,7 @@ from extender.core.options import Options, Order, Room, codes, is_plain, options
 from extender.core.placement import Placement, Shortfall, fit, has_choice
 from extender.core.requests import LIMITS, GpuRequest
 from extender.core.strategies import STRATEGIES
-from extender.core.values import NodeState, Reservation
+from extender.core.values import NodeState, PodOnNode, Reservation, ShareOnGpu
 from tests.builders import NodeBuilder, PodBuilder, make_node, make_pod
 
 
@@ -192,12 +192,27 @@ def test_taking_what_a_choice_says_gives_the_state_it_says() -> None:
     state = next(decisions.ledger.snapshot())
     request = parsed(make_pod().gpu_memory(200).container("main", requests={"cpu": "1"}).build())
     choices = options_of(state, request, fills_first=False, order=Order.TIGHTEST)
-    assert choices.columns.tolist() == [[0], [-1]]
-    assert choices.holes.tolist() == [[700], [1000]]
-    assert choices.after(choices.whole).tolist() == [2, 1]
+    assert choices.columns.tolist() == [[-1], [0]]
+    assert choices.holes.tolist() == [[1000], [700]]
+    assert choices.after(choices.whole).tolist() == [1, 2]
     before = choices.nodes.cpu[0]
-    assert (before - choices.after(choices.cpu)).tolist() == [1000, 1050]
+    assert (before - choices.after(choices.cpu)).tolist() == [1050, 1000]
     assert choices.taken().tolist() == [0.2, 0.2]
+
+
+def test_the_tightest_of_gpus_of_different_sizes_is_where_least_is_left() -> None:
+    """0.7 leaves 79 of the 849 MiB that are free on the large GPU, and 80 of the 360 on the small one."""
+    decisions = filled(["mixed"], [], names.BINPACK)
+    decisions.ledger.put_reservation(Reservation("n0-small", "n0", uid="s", device="GPU-a", memory_mib=400))
+    shares = (ShareOnGpu("n0-large", LARGE, 251), ShareOnGpu("n0-small", "GPU-a", 40))
+    decisions.ledger.observe(PodOnNode("held", "d", "held", "n0", {}, shares))
+    (state,) = decisions.ledger.snapshot()
+    request = parsed(make_pod().gpu_fraction("0.7").num_devices(2).build())
+    choices = options_of(state, request, fills_first=True, order=Order.TIGHTEST)
+    assert choices.left.tolist() == [[79, 80]]
+    verdict = fit(state, request)
+    assert isinstance(verdict, Placement)
+    assert [gpu.id for gpu in verdict.on] == ["n0-large", "n0-small"]
 
 
 @pytest.mark.parametrize(("devices", "barred"), [(1, True), (2, True), (1, False)])

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from extender.core import names
 from extender.core.fragmentation import Fragmentation, fragmentation_of, free_gpus, usable_by_shape
 from extender.core.holes import GRID, hole_values, waste_of
-from extender.core.options import Options, Order
+from extender.core.options import Options, Order, over_devices
 from extender.core.seen import Seen
 
 Floats = NDArray[np.float64]
@@ -119,8 +119,7 @@ def _lost(options: Options, values: Floats, kind: NDArray[np.int64]) -> Floats:
     start = (kind * values.shape[1])[:, None]
     # A GPU may turn out larger than its node says: then its hole counts like a whole card.
     worth = values.take(start + np.minimum(np.array((options.holes, options.left)) * GRID // card, GRID))
-    lost: Floats = np.add.reduce(worth[0] - worth[1], axis=1)
-    return lost
+    return over_devices(worth[0] - worth[1])
 
 
 def _weights(seen: Seen, gpus: Floats) -> Floats:

@@ -9,7 +9,9 @@ that can run. For requests of one device that is Σ_g L_g · A(cpu, L_g), A bein
 that much CPU and memory: a table, so a node costs one look-up per GPU however many shapes there are.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,11 +21,11 @@ from extender.core.options import Nodes, Options, over_devices
 from extender.core.shapes import Shapes
 
 Floats = NDArray[np.float64]
-#: Bits for MiB in a key of kind and MiB.
-_KIND_SHIFT = 40
-_MOST_MIB = (1 << _KIND_SHIFT) - 1
+#: No GPU has as much.
+_MOST_MIB = (1 << 40) - 1
 #: No node has more GPUs; requests for more run nowhere.
 _MOST_GPUS = 64
+_NO_REQUESTS: Ints = np.zeros(0, np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,35 @@ class _Several:
         return gained
 
 
+class _Holes(NamedTuple):
+    """For each kind which amounts of MiB are alike: no request of one device fits one of them and not the other."""
+
+    #: One kind after the other, MiB by MiB up to its largest request → a number of such amounts, ascending.
+    number: NDArray[np.int32]
+    #: kind → where its numbers start, and its largest request: what is larger is like it. The last kind is any unknown.
+    start: Ints
+    largest: Ints
+
+    @classmethod
+    def of_requests(cls, requests: Sequence[Ints]) -> "_Holes":
+        """``requests``: for each kind the different MiB that are asked for, ascending."""
+        largest = np.array([*(asked.max(initial=0) for asked in requests), 0], np.int64)
+        numbers = [_steps(asked, most) for asked, most in zip((*requests, _NO_REQUESTS), largest.tolist(), strict=True)]
+        first = np.cumsum([0, *(len(asked) + 1 for asked in requests)])
+        number = np.concatenate(
+            [steps + start for steps, start in zip(numbers, first.tolist(), strict=True)], dtype=np.int32
+        )
+        return cls(number, np.cumsum([0, *(len(steps) for steps in numbers[:-1])]), largest)
+
+    def of(self, kind: Ints, mib: Ints) -> NDArray[np.int32]:
+        """The numbers of these amounts, a row for each kind."""
+        return self.number.take(self.start.take(kind)[:, None] + np.minimum(mib, self.largest.take(kind)[:, None]))
+
+    def first(self, kind: int) -> int:
+        """The number of too little for any request, on that kind."""
+        return int(self.number[self.start[kind]])
+
+
 @dataclass(frozen=True, slots=True)
 class Fragmentation:
     """F for one set of weighted shapes; build it with ``fragmentation_of``."""
@@ -68,10 +99,9 @@ class Fragmentation:
     total: float
     #: CPU requests that occur, ascending.
     cpu: Ints
-    #: kind and MiB requests of one device that occur, ascending.
-    mib: Ints
-    #: [rank of CPU, rank of kind and MiB + kind] → weight of the one-device shapes that fit a hole of that much.
+    #: [rank of CPU, column of a hole] → weight of the one-device shapes that fit into it.
     single: Floats
+    holes: "_Holes"
     #: [rank of CPU, kind, free whole GPUs] → weight of all shapes that can use each of these GPUs, several or one.
     whole: Floats
     several: tuple[_Several, ...]
@@ -109,19 +139,18 @@ class Fragmentation:
     def _usable(self, nodes: Nodes, kind: Ints, rank: Ints, whole: Ints) -> Floats:
         """Σ_k w_k · what k can use of each node beside that much CPU and that many whole GPUs (one row for each case),
         for shapes of one device or whole GPUs."""
-        hole = self._hole(kind[:, None], nodes.free)
-        shared = _at(self.single, rank[:, :, None], hole) * nodes.free
+        weight = _at(self.single, rank[:, :, None], self.holes.of(kind, nodes.free))
         kinds, most = self.whole.shape[1:]
         # Below no GPU: opening more than are free is nobody's choice, and its entry is not read.
         weights = self.whole.take((rank * kinds + kind) * most + np.minimum(whole, most - 1), mode="clip")
-        usable: Floats = np.add.reduce(shared, axis=2) / nodes.card + whole * weights
+        usable: Floats = np.einsum("rng,ng->rn", weight, nodes.free) / nodes.card + whole * weights
         return usable
 
     def _of_devices(self, options: Options, kind: Ints, rank: Ints) -> Floats:
         """What shapes of one device gain by the rest of the chosen GPUs, less what they lose by the holes before."""
         # A GPU that is opened was no hole before: it was a whole GPU.
         mib = np.array((options.left, options.holes * (options.columns >= 0)))
-        worth = _at(self.single, rank[:, None], self._hole(options.before(kind)[:, None], mib)) * mib
+        worth = _at(self.single, rank[:, None], self.holes.of(options.before(kind), mib)) * mib
         change = worth[0] - worth[1]
         gained: Floats = over_devices(change) / options.before(options.nodes.card)
         return gained
@@ -129,12 +158,8 @@ class Fragmentation:
     def _rank(self, cpu: Ints) -> Ints:
         return self.cpu.searchsorted(cpu, "right")
 
-    def _hole(self, kind: Ints, mib: Ints) -> Ints:
-        """Column of ``single``."""
-        return self.mib.searchsorted((kind << _KIND_SHIFT) + mib, "right") + kind
 
-
-def _at(table: Floats, row: Ints, column: Ints) -> Floats:
+def _at(table: Floats, row: Ints, column: NDArray[np.integer]) -> Floats:
     """The entries of a table; much faster than by two indices."""
     found: Floats = table.take(row * table.shape[1] + column)
     return found
@@ -150,29 +175,31 @@ def fragmentation_of(shapes: Shapes, weights: Floats) -> Fragmentation:
     """The tables for these weights. Shapes without GPUs count with all that is free."""
     asking = shapes.devices > 0
     cpu = np.unique(shapes.cpu[asking])
-    mib, single = _single(shapes, weights, cpu)
+    single, holes = _single(shapes, weights, cpu)
     several = tuple(_several(shapes, group, weights, cpu) for group in shapes.on_several())
     whole = _whole(shapes, weights, cpu)
-    return Fragmentation(float(weights.sum()), cpu, mib, single, whole, several, shapes.mib.shape[1])
+    return Fragmentation(float(weights.sum()), cpu, single, holes, whole, several, shapes.mib.shape[1])
 
 
-def _single(shapes: Shapes, weights: Floats, cpu: Ints) -> tuple[Ints, Floats]:
-    kinds = shapes.mib.shape[1]
-    shape, kind = np.nonzero((shapes.mib >= 0) & (shapes.devices == 1)[:, None])
-    wanted = (kind << _KIND_SHIFT) + shapes.mib[shape, kind]
-    keys = np.unique(wanted)
-    table = np.zeros((len(cpu) + 1, len(keys) + kinds + 1))
-    np.add.at(
-        table,
-        (cpu.searchsorted(shapes.cpu[shape]) + 1, keys.searchsorted(wanted) + 1 + kind),
-        weights[shape],
-    )
+def _single(shapes: Shapes, weights: Floats, cpu: Ints) -> tuple[Floats, _Holes]:
+    kinds = range(shapes.mib.shape[1])
+    fits = (shapes.mib >= 0) & (shapes.devices == 1)[:, None]
+    holes = _Holes.of_requests([np.unique(shapes.mib[fits[:, kind], kind]) for kind in kinds])
+    shape, kind = np.nonzero(fits)
+    column = holes.of(kind, shapes.mib[shape, kind][:, None])[:, 0]
+    table = np.zeros((len(cpu) + 1, int(holes.number[-1]) + 1))
+    np.add.at(table, (cpu.searchsorted(shapes.cpu[shape]) + 1, column), weights[shape])
     table = table.cumsum(axis=0)
-    # Ranks go on over kinds; what is smaller on another kind is no smaller request on this one.
-    starts = keys.searchsorted(np.arange(kinds + 1) << _KIND_SHIFT) + np.arange(kinds + 1)
+    # What is smaller on another kind is no smaller request on this one.
+    starts = [holes.first(kind) for kind in (*kinds, len(kinds))]
     for start, end in zip(starts, [*starts[1:], table.shape[1]], strict=True):
         table[:, start:end] = table[:, start:end].cumsum(axis=1)
-    return keys, table
+    return table, holes
+
+
+def _steps(requests: Ints, largest: int) -> Ints:
+    """For 0 to ``largest`` MiB how many of the requests fit, each by itself."""
+    return np.repeat(np.arange(len(requests) + 1), np.diff(requests, prepend=0, append=largest + 1))
 
 
 def _whole(shapes: Shapes, weights: Floats, cpu: Ints) -> Floats:

@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 
 #: The position of every name that is not known: the last slot of each array.
 UNKNOWN: Final = -1
+#: Of nodes that have not been judged.
+NEVER: Final = -1
 Ints = NDArray[np.int64]
 Flags = NDArray[np.bool_]
 T = TypeVar("T", bound=np.generic)
@@ -105,7 +107,8 @@ class Scoreboard:
 
     def forget_verdicts(self) -> None:
         """What nodes are worth has changed as a whole."""
-        self._verdicts.clear()
+        for known in self._verdicts.values():
+            known.judged[:-1] = NEVER
 
     def asked(self, nodes: Sequence[str]) -> Asked:
         """Where these nodes are in the arrays."""
@@ -162,7 +165,7 @@ class Scoreboard:
         sized = Verdicts(
             _longer(known.cost, length, np.inf),
             _longer(known.code, length, self._unknown),
-            _longer(known.judged, length, -1),
+            _longer(known.judged, length, NEVER),
         )
         sized.judged[UNKNOWN] = 0
         return sized

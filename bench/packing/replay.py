@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
@@ -53,21 +54,27 @@ class Cluster:
         passing = self._intree.passing(pod)
         if not passing:
             return None
-        body, request = pod.build(uid), pod.request
-        start = time.process_time()
-        best = self._decide(uid, body, request, passing)
-        self.seconds += time.process_time() - start
+        best = self._chosen(pod.build(uid), pod.request, passing)
         if best is not None:
+            with self._timed():
+                self._bind(uid, pod.request, best)
             self._intree.take(pod, best)
         return best
 
-    def _decide(self, uid: str, body: Mapping[str, Any], request: GpuRequest, passing: list[str]) -> str | None:
-        found = self.decisions.filter(body, passing).nodes
-        if not found:
-            return None
-        best = found[0] if request.asks_for_gpu else _highest(self.decisions.prioritize(body, found))
-        self._bind(uid, request, best)
-        return best
+    def _chosen(self, body: Mapping[str, Any], request: GpuRequest, passing: list[str]) -> str | None:
+        with self._timed():
+            found = self.decisions.filter(body, passing).nodes
+        if request.asks_for_gpu or not found:
+            return found[0] if found else None
+        with self._timed():
+            scores = self.decisions.prioritize(body, found)
+        return max(scores, key=scores.__getitem__)
+
+    @contextmanager
+    def _timed(self) -> Iterator[None]:
+        start = time.process_time()
+        yield
+        self.seconds += time.process_time() - start
 
     def leave(self, uid: str, pod: TracePod, node: str) -> None:
         """The pod has ended; a shared GPU left empty is closed."""
@@ -98,10 +105,6 @@ class Cluster:
     def _id(self, node: str, pod: str, index: int, attempt: int) -> str:
         """Published FGD takes the first GPU of several that are as good: ids then go by the time of opening."""
         return f"share-{attempt:08}-{index}" if self._as_published else reservation_name(node, pod, index, attempt)
-
-
-def _highest(scores: Mapping[str, int]) -> str:
-    return max(scores, key=scores.__getitem__)
 
 
 def replay(trace: Trace, strategy: str, *, as_published: bool = True) -> Iterator[Placed]:

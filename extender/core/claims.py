@@ -44,9 +44,8 @@ class Claims:
 
     def end(self, uid: str) -> None:
         """The pod is bound or gone. Idempotent."""
-        claim = self._claims.pop(uid, None)
-        if claim is not None:
-            self._unlink(claim)
+        if uid in self._claims:  # Quicker than to take out what is not there: most ends find nothing.
+            self._unlink(self._claims.pop(uid))
 
     def expire(self) -> list[Claim]:
         """Drop and return what is older than the time to live."""

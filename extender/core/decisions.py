@@ -250,27 +250,31 @@ class Decisions:
         return frozenset(kind.product for kind in self._fleet.kinds if kind.card > 1)
 
     def _products_by_names(self, uid: str, request: GpuRequest, asked: Asked) -> Products:
-        facts = self._fleet.facts(len(self._board))
         named = asked.flags[: len(self._board)]
-        roomy = (facts[:, fleet.CPU] >= request.cpu_milli) & (facts[:, fleet.MEMORY] >= request.memory_bytes)
-        roomy &= facts[:, fleet.SLOTS] > 0
-        missing = (roomy & ~named).nonzero()[0]
-        if len(missing):
-            missing = self._that_fit(uid, request, missing)
+        missing = self._that_fit(uid, request, self._roomy(request, (~named).nonzero()[0]))
         if not len(missing):
             return None  # Nothing that has room is missing: no sign that the pod is bound to any model.
-        offered = self._that_fit(uid, request, (roomy & named).nonzero()[0])
-        room = np.concatenate((missing, offered))
-        return by_names(self._by_product(facts[room]), self._by_product(facts[offered]), self.workload.products)
+        offered = self._that_fit(uid, request, self._roomy(request, named.nonzero()[0]))
+        room = self._by_product(np.concatenate((missing, offered)))
+        return by_names(room, self._by_product(offered), self.workload.products)
+
+    def _roomy(self, request: GpuRequest, positions: Ints) -> Ints:
+        """Those with the CPU, memory and pod slot that the pod asks for."""
+        asked = np.array([[fleet.clipped(request.cpu_milli)], [fleet.clipped(request.memory_bytes)], [1]])
+        room = self._fleet.facts(len(self._board)).T[fleet.CPU : fleet.SLOTS + 1].take(positions, axis=1)
+        return positions[np.logical_and.reduce(room >= asked, axis=0)]
 
     def _that_fit(self, uid: str, request: GpuRequest, positions: Ints) -> Ints:
+        if not len(positions):
+            return positions
         codes = self._judged(request, uid, self._board.at(positions)).code.take(positions)
         fitting: Ints = positions[codes == FITS]
         return fitting
 
-    def _by_product(self, facts: Ints) -> Mapping[Product, int]:
+    def _by_product(self, positions: Ints) -> Mapping[Product, int]:
         """How many of these nodes have GPUs of each model; models of which there is none are named, too."""
-        counts = np.bincount(facts[:, fleet.KIND], minlength=len(self._fleet.kinds)).tolist()
+        kinds = self._fleet.facts(len(self._board))[positions, fleet.KIND]
+        counts = np.bincount(kinds, minlength=len(self._fleet.kinds)).tolist()
         found: Counter[Product] = Counter()
         for kind, count in zip(self._fleet.kinds, counts, strict=True):
             if kind.card > 1:

@@ -92,7 +92,7 @@ class Ledger:
             return None
         if books.state is None:
             state = derive(books.node, self._holders(books), self._counted(books))
-            books.state = replace(state, barred=books.barred) if books.barred else state
+            books.state = state._replace(barred=books.barred) if books.barred else state
         return books.state
 
     def node(self, name: str) -> Node | None:
@@ -201,7 +201,7 @@ class Ledger:
             pod = still_held(known, pod)
         # Our own placement seen through the watch is no news, and stays under the strict rule of check().
         if known is not None and _same_holding(known, pod):
-            pod = replace(pod, observed=known.observed)
+            pod = pod._replace(observed=known.observed)
         if known == pod:
             return
         books.pods[pod.uid] = pod
@@ -375,10 +375,9 @@ class Ledger:
         books.reservations[reservation_id] = replace(reservation, device=device, memory_mib=memory_mib)
         for uid, pod in books.pods.items():
             if any(share.gpu_id == reservation_id and share.uuid is None for share in pod.shares):
-                books.pods[uid] = replace(
-                    pod,
+                books.pods[uid] = pod._replace(
                     shares=tuple(
-                        replace(share, uuid=device) if share.gpu_id == reservation_id else share for share in pod.shares
+                        share._replace(uuid=device) if share.gpu_id == reservation_id else share for share in pod.shares
                     ),
                 )
         self._change_gpus(node)
@@ -416,7 +415,7 @@ class Ledger:
             return pod
         shares, mode = joined(pod.shares, entry.shares), entry.compute_mode
         same = (shares, mode) == (pod.shares, pod.compute_mode)
-        return pod if same else replace(pod, shares=shares, compute_mode=mode, observed=True)
+        return pod if same else pod._replace(shares=shares, compute_mode=mode, observed=True)
 
     def _known_reservations(self, books: _Books) -> list[Reservation]:
         return [*books.reservations.values(), *books.opened]
@@ -475,7 +474,7 @@ class Ledger:
         if pod.state not in allowed:
             raise LedgerError(_stands(pod))
         if pod.state is not to:
-            self._books[pod.node].pods[uid] = replace(pod, state=to, attempt=attempt or pod.attempt)
+            self._books[pod.node].pods[uid] = pod._replace(state=to, attempt=attempt or pod.attempt)
             self._change(pod.node)
 
     def _remove(self, uid: str) -> None:

@@ -5,9 +5,9 @@ makes kube-scheduler retry in a hot loop: DESIGN 4.5), and numbers for people.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Final
+from typing import Final, NamedTuple
 
 from extender.core import names
 from extender.core.inventory import REASON_TEXT as INVENTORY_TEXT
@@ -57,8 +57,7 @@ class Shortfall:
         return REASON_TEXT[self.reason]
 
 
-@dataclass(frozen=True, slots=True)
-class Placement:
+class Placement(NamedTuple):
     """Which devices of a node a request gets.
 
     For a share: ``on`` are shared GPUs that exist, ``new`` is how many more are opened; ``mib`` follows the same order,
@@ -209,8 +208,7 @@ def with_placement(state: NodeState, request: GpuRequest, placement: Placement, 
         _with_share(_new_gpu(state, f"{uid}/{index}"), uid, mib, mode)
         for index, mib in enumerate(placement.mib[len(placement.on) :])
     ]
-    return replace(
-        state,
+    return state._replace(
         gpus=tuple(gpus),
         whole_held=state.whole_held + placement.whole,
         whole_free=max(0, state.whole_free - placement.whole - placement.new),
@@ -224,7 +222,7 @@ def _new_gpu(state: NodeState, gpu_id: str) -> SharedGpu:
 
 def _with_share(gpu: SharedGpu, uid: str, mib: int, mode: str) -> SharedGpu:
     held = HeldShare(uid, "", "", mib, ShareState.ASSUMED, observed=False)
-    return replace(gpu, shares=(*gpu.shares, held), used_mib=gpu.used_mib + mib, compute_mode=mode)
+    return gpu._replace(shares=(*gpu.shares, held), used_mib=gpu.used_mib + mib, compute_mode=mode)
 
 
 def _less(free: Mapping[str, int], request: GpuRequest, placement: Placement) -> Mapping[str, int]:

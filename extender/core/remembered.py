@@ -21,8 +21,7 @@ def still_held(known: PodOnNode, shown: PodOnNode) -> PodOnNode:
     if not known.shares:
         return shown
     shares = joined(known.shares, shown.shares)
-    return replace(
-        shown,
+    return shown._replace(
         shares=shares,
         compute_mode=known.compute_mode,
         attempt=known.attempt or shown.attempt,

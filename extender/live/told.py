@@ -1,7 +1,5 @@
 """Who hears how decisions end on a real cluster: pods that wait, and people, in events, the log and metrics."""
 
-from dataclasses import replace
-
 import structlog
 
 from extender.binding.api import Pod
@@ -67,7 +65,7 @@ class Told(Audience):
             self._events.tell(notices.changed(pod))
         elif pod.unserved and entry is not None:
             # It was bound with a share before this process began.
-            self._events.tell(notices.changed(replace(pod, shares=entry.shares)))
+            self._events.tell(notices.changed(pod._replace(shares=entry.shares)))
         elif pod.unserved:
             self._events.tell(notices.bypassed(pod))
 

@@ -110,7 +110,7 @@ def test_compute_modes_never_meet() -> None:
 
 
 def test_resources_are_those_of_pods_and_reservations() -> None:
-    holder = replace(pod("p"), resources={names.CPU: 1500, names.MEMORY: 10})
+    holder = pod("p")._replace(resources={names.CPU: 1500, names.MEMORY: 10})
     reservation = replace(reserved("a", "GPU-1"), resources={names.CPU: 50})
     free = derive(node(), [holder], [reservation]).free
     assert (free[names.CPU], free[names.PODS]) == (64_000 - 1550, 108)
@@ -119,7 +119,7 @@ def test_resources_are_those_of_pods_and_reservations() -> None:
 
 
 def test_an_unreadable_pod_closes_the_node() -> None:
-    assert derive(node(), [replace(pod("p"), undecodable="what?")], []).closed == "ShareUnreadable"
+    assert derive(node(), [pod("p")._replace(undecodable="what?")], []).closed == "ShareUnreadable"
 
 
 devices = st.sampled_from([None, "GPU-1", "GPU-2", "GPU-3"])

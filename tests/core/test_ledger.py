@@ -182,7 +182,7 @@ def test_evidence_replaces_what_was_assumed(books: Books) -> None:
     held = books.ledger.pod("p")
     assert held is not None
     # Our own placement is no news; another size is evidence, and may exceed the card.
-    books.ledger.observe(replace(held, state=ShareState.CONFIRMED, observed=True))
+    books.ledger.observe(held._replace(state=ShareState.CONFIRMED, observed=True))
     assert books.gpu().shares[0].observed is False
     books.ledger.observe(observed("p", shares=(ShareOnGpu("p-0", "GPU-1", CARD + 1),)))
     assert (books.gpu().used_mib, books.gpu().shares[0].observed) == (CARD + 1, True)
@@ -262,7 +262,7 @@ def test_check_finds_a_gpu_that_does_not_add_up(changes: Any, sentence: str) -> 
     books.assume("p", make_pod().gpu_memory(400))
     state = books.ledger.state("n")
     assert state is not None
-    books.ledger._books["n"].state = replace(state, gpus=(replace(state.gpus[0], **changes),))
+    books.ledger._books["n"].state = state._replace(gpus=(state.gpus[0]._replace(**changes),))
     with pytest.raises(AssertionError, match=sentence):
         books.ledger.check()
 
@@ -276,7 +276,7 @@ def test_check_finds_a_node_that_does_not_add_up(changes: Any, sentence: str) ->
     books.ledger.observe(observed("p", shares=(ShareOnGpu("gone", "GPU-9", 10),)))
     state = books.ledger.state("n")
     assert state is not None
-    books.ledger._books["n"].state = replace(state, **changes)
+    books.ledger._books["n"].state = state._replace(**changes)
     with pytest.raises(AssertionError, match=sentence):
         books.ledger.check()
 

@@ -1,6 +1,5 @@
 """What counts as more room on a node, one thing at a time."""
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,13 +11,13 @@ from extender.core.values import GpuState, NodeState, SharedGpu
 from tests.builders import make_node
 
 GPU = SharedGpu("share-1", "GPU-1", 1000, GpuState.READY, TIME_SLICING, (), 600)
-FULL = replace(GPU, id="share-2", uuid="GPU-2", used_mib=1000)
+FULL = GPU._replace(id="share-2", uuid="GPU-2", used_mib=1000)
 
 
 def state(mib: int | None = 1000, **changes: Any) -> NodeState:
     (node,) = read_nodes([make_node("n").gpus(4, mib=mib).build()])
     whole = NodeState(node, (GPU, FULL), 1, 1, 1, {"cpu": 10, "pods": 5})
-    return replace(whole, **changes)
+    return whole._replace(**changes)
 
 
 @pytest.mark.parametrize(
@@ -31,14 +30,14 @@ def state(mib: int | None = 1000, **changes: Any) -> NodeState:
         (state(whole_free=0), state()),
         (state(free={"cpu": 9, "pods": 5}), state()),
         (state(free={"pods": 5}), state()),
-        (state(gpus=(replace(GPU, used_mib=601), FULL)), state()),
+        (state(gpus=(GPU._replace(used_mib=601), FULL)), state()),
         (state(gpus=(FULL,)), state()),
-        (state(gpus=(replace(GPU, state=GpuState.CLOSING), FULL)), state()),
-        (state(gpus=(replace(GPU, usable=False), FULL)), state()),
-        (state(gpus=(replace(GPU, memory_mib=900), FULL)), state()),
-        (state(gpus=(replace(GPU, compute_mode=SM_SHARING), FULL)), state()),
-        (state(), state(gpus=(replace(GPU, compute_mode=None), FULL))),
-        (state(), state(gpus=(GPU, FULL, replace(GPU, id="share-3", used_mib=900)))),  # one freed, one opened
+        (state(gpus=(GPU._replace(state=GpuState.CLOSING), FULL)), state()),
+        (state(gpus=(GPU._replace(usable=False), FULL)), state()),
+        (state(gpus=(GPU._replace(memory_mib=900), FULL)), state()),
+        (state(gpus=(GPU._replace(compute_mode=SM_SHARING), FULL)), state()),
+        (state(), state(gpus=(GPU._replace(compute_mode=None), FULL))),
+        (state(), state(gpus=(GPU, FULL, GPU._replace(id="share-3", used_mib=900)))),  # one freed, one opened
     ],
 )
 def test_more(before: NodeState | None, now: NodeState) -> None:
@@ -54,13 +53,13 @@ def test_more(before: NodeState | None, now: NodeState) -> None:
         state(barred=True),
         state(whole_free=0),
         state(free={"cpu": 9, "pods": 4}),
-        state(gpus=(replace(GPU, used_mib=700), FULL)),
-        state(gpus=(GPU, replace(FULL, compute_mode=SM_SHARING))),
-        state(gpus=(GPU, FULL, replace(FULL, id="share-3"))),
+        state(gpus=(GPU._replace(used_mib=700), FULL)),
+        state(gpus=(GPU, FULL._replace(compute_mode=SM_SHARING))),
+        state(gpus=(GPU, FULL, FULL._replace(id="share-3"))),
         state(gpus=(GPU,)),
-        state(gpus=(GPU, FULL, replace(GPU, id="share-3", used_mib=1)), whole_free=0),
-        state(gpus=(FULL, replace(GPU, id="other"))),
-        state(gpus=(replace(GPU, state=GpuState.LOST), FULL)),
+        state(gpus=(GPU, FULL, GPU._replace(id="share-3", used_mib=1)), whole_free=0),
+        state(gpus=(FULL, GPU._replace(id="other"))),
+        state(gpus=(GPU._replace(state=GpuState.LOST), FULL)),
     ],
 )
 def test_no_more(now: NodeState) -> None:

@@ -250,19 +250,16 @@ class Decisions:
         return frozenset(kind.product for kind in self._fleet.kinds if kind.card > 1)
 
     def _products_by_names(self, uid: str, request: GpuRequest, asked: Asked) -> Products:
+        facts = self._fleet.facts(len(self._board))
         named = asked.flags[: len(self._board)]
-        missing = self._that_fit(uid, request, self._roomy(request, (~named).nonzero()[0]))
+        roomy = (facts[:, fleet.CPU] >= request.cpu_milli) & (facts[:, fleet.MEMORY] >= request.memory_bytes)
+        roomy &= facts[:, fleet.SLOTS] > 0
+        missing = self._that_fit(uid, request, (roomy & ~named).nonzero()[0])
         if not len(missing):
             return None  # Nothing that has room is missing: no sign that the pod is bound to any model.
-        offered = self._that_fit(uid, request, self._roomy(request, named.nonzero()[0]))
+        offered = self._that_fit(uid, request, (roomy & named).nonzero()[0])
         room = self._by_product(np.concatenate((missing, offered)))
         return by_names(room, self._by_product(offered), self.workload.products)
-
-    def _roomy(self, request: GpuRequest, positions: Ints) -> Ints:
-        """Those with the CPU, memory and pod slot that the pod asks for."""
-        asked = np.array([[fleet.clipped(request.cpu_milli)], [fleet.clipped(request.memory_bytes)], [1]])
-        room = self._fleet.facts(len(self._board)).T[fleet.CPU : fleet.SLOTS + 1].take(positions, axis=1)
-        return positions[np.logical_and.reduce(room >= asked, axis=0)]
 
     def _that_fit(self, uid: str, request: GpuRequest, positions: Ints) -> Ints:
         if not len(positions):
@@ -313,7 +310,7 @@ class Decisions:
         if self._changed:
             self._write_rows()
         verdicts = self._board.verdicts(
-            (request.shape, request.strategy),
+            request.shape,
             asked,
             lambda stale: self._judge(self._fleet.at(stale), request, stale),
         )

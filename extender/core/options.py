@@ -287,7 +287,7 @@ def _share(  # noqa: PLR0913, PLR0917 - the fields of Options
     rows: Rows, request: GpuRequest, node: Ints, opened: Ints, columns: Ints, holes: Ints, mib: Ints
 ) -> Options:
     nodes = Nodes.of(rows.facts, rows.free)
-    opening = _opening(columns.shape[1])
+    opening = _opening(int(opened.max(initial=0)))
     cpu = nodes.cpu - RESERVATION_NEEDS[names.CPU] * opening
     cpu[1:] -= fleet.clipped(request.cpu_milli)
     rest = (1 + opened) * len(nodes.cpu) + node

@@ -100,7 +100,8 @@ class Scoreboard:
             position = len(self._names)
             self._names.append(name)
             if len(self._changed) == len(self._names):
-                self._changed = _longer(self._changed, 2 * len(self._names), 0)
+                # All of it is looked at in each decision: not much longer than it must be.
+                self._changed = _longer(self._changed, len(self._names) * 9 // 8 + 64, 0)
         self._position[name] = _written(position)
         self._lists.clear()
         return position

@@ -487,10 +487,32 @@ async def test_a_lost_device_closes_its_node_at_once(world: World, how: str) -> 
     if how == "gone unseen":
         await world.process.reconciler._repair._prove_gone("n")
     assert world.gpus() == {"GPU-n-0": "lost"}
-    for waiting in (make_pod("w").gpus(1), share("q")):
+    for waiting in (make_pod("w").gpus(1), share("q"), make_pod("c")):
         pod = await world.pod(waiting)
         assert world.process.decisions.filter(pod, ["n", "m"]).nodes == ["m"]
         assert await world.error(pod) == REASON_TEXT["ReservationLost"]
+
+
+async def test_a_closed_node_takes_the_reservation_pods_of_its_repair_and_what_it_needs_to_run(world: World) -> None:
+    """Other pods wait until it is open: the room that they would take may be the repair's."""
+    await lose(world, "gone")
+    cpu = await world.pod(make_pod("c"))
+    world.cluster.fate = "pending"
+    await world.pass_by(0)
+    [searching] = world.reservations()
+    assert not searching["spec"].get("nodeName")
+    plugin = await world.pod(make_pod("device-plugin").spec(priorityClassName="system-node-critical"))
+    for pod in (searching, plugin):
+        assert world.process.decisions.filter(pod, ["n"]).nodes == ["n"]
+        assert await world.error(pod) == ""
+        assert (await world.stored(pod))["spec"]["nodeName"] == "n"
+    assert await world.error(cpu) == REASON_TEXT["ReservationLost"], "it is not repaired yet"
+    boot = str(world.cluster.nodes["n"]["status"]["nodeInfo"]["bootID"])
+    found = {names.DEVICE: "GPU-n-0", names.DEVICE_MEMORY_MIB: str(CARD), names.BOOT_ID: boot}
+    await world.cluster.annotate(searching, {**found})
+    await world.pass_by(5)
+    assert world.process.decisions.filter(cpu, ["n"]).nodes == ["n"]
+    assert await world.error(cpu) == ""
 
 
 @pytest.mark.parametrize("how", WAYS)

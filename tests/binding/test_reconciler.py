@@ -337,6 +337,44 @@ async def test_one_that_was_never_placed_counts_and_goes_too(world: World) -> No
     assert world.gpus() == {}
 
 
+@pytest.mark.parametrize(("tried", "seconds"), [(True, 20), (False, 120)], ids=["unschedulable", "nobody tries it"])
+@pytest.mark.parametrize("waits", [True, False], ids=["its pod waits", "its pod is gone"])
+async def test_one_whose_node_is_gone_goes_as_soon(world: World, waits: bool, tried: bool, seconds: int) -> None:
+    """Where it has no node yet no other controller ends it, and its GPU will never be."""
+    world.cluster.fate = "pending"
+    pod = await world.pod(share())
+    assert "in time" in await world.error(pod)
+    [made] = world.reservations()
+    world.cluster.remove("n")
+    if tried:
+        await unschedulable(world, made)
+    if not waits:
+        await world.delete(pod)
+    await world.pass_by(seconds - 5)
+    assert len(world.reservation_pods()) == 1, "its node may come back"
+    await world.pass_by(10)
+    assert world.reservation_pods() == []
+    assert await world.error(pod) == (
+        "the node is not known to the ledger" if waits else "pod default/p does not exist"
+    )
+
+
+async def test_one_that_is_created_after_its_node_has_gone(world: World) -> None:
+    """The request was on its way; its opener has died, or knows nothing of its end."""
+    world.cluster.fate = "pending"
+    world.api.faults["create_pod", 1] = "late-killed"
+    pod = await world.pod(share())
+    assert await world.error(pod) == "killed"
+    late = world.api
+    world.cluster.remove("n")
+    world.restart()
+    await world.delete(pod)
+    await late.land_late_requests()
+    assert len(world.reservation_pods()) == 1
+    await world.pass_by(125)
+    assert world.reservation_pods() == []
+
+
 async def surplus(world: World, pod: Any) -> Any:
     """The pod's bind opens a GPU for which kube-scheduler finds no device; returns the reservation pod."""
     world.cluster.fate = "pending"

@@ -15,6 +15,7 @@ from extender.core import names
 from extender.core.consistency import differences
 from extender.core.errors import Conflict, NotFound, Refused
 from extender.core.inspect import picture
+from extender.core.placement import REASON_TEXT
 from extender.service import Service, embedded_service
 from extender.snapshot import Snapshot
 from tests.builders import PodBuilder, make_node, make_pod
@@ -185,6 +186,9 @@ async def test_a_device_that_something_holds_is_not_given_out() -> None:
         lost = [gpu for gpu in node["sharedGpus"] if gpu["state"] == "lost"]
         assert [(gpu["uuid"], gpu["usedMiB"]) for gpu in lost] == [(first["uuid"], CARD)]
         assert await extender.schedule(make_pod("r").gpu_memory(1).build(), ["a"]) is None
+        assert await extender.schedule(make_pod("cpu").build(), ["a"]) is None
+        told = {found["name"]: found["reason"] for found in (await extender.get("/explain/default/cpu"))["nodes"]}
+        assert told["a"] == REASON_TEXT["ReservationLost"], "to pods without GPUs, too"
         assert {d["kind"] for d in (await extender.get("/check"))["differences"]} == {"lost"}
 
 

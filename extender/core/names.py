@@ -47,6 +47,9 @@ DEVICE_HEALTH: Final = PREFIX + "device-health"
 # What we write on a reservation pod that we close before it has reported: why, in one word.
 CLOSED_BECAUSE: Final = PREFIX + "closed-because"
 
+# Kubernetes' own priority classes, above all that users may have: for what a node needs to run.
+CRITICAL_PRIORITIES: Final = ("system-node-critical", "system-cluster-critical")
+
 # What an administrator writes on a node.
 GPU_MEMORY_MIB_LABEL: Final = PREFIX + "gpu-memory-mib"
 SHARING_LABEL: Final = PREFIX + "sharing"

@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from extender.core import fleet, names
+from extender.core.accounting import RESERVATION_LOST, SHARE_UNREADABLE
 from extender.core.codes import CODE, FITS, UNKNOWN_NODE
 from extender.core.fleet import Ints, Rows
-from extender.core.placement import RESERVATION_NEEDS
+from extender.core.placement import RESERVATION_NEEDS, is_kept_out
 from extender.core.requests import GpuRequest, Share
 
 Codes = NDArray[np.int16]
@@ -173,7 +174,7 @@ def codes(rows: Rows, request: GpuRequest, room: Room | None) -> Codes:
     if request.share is not None:
         assert room is not None
         return _share_codes(rows, request.share, request.backends, room)
-    found = _whole_codes(rows, request.whole_gpus) if request.gpus else np.zeros(len(rows), np.int16)
+    found = _whole_codes(rows, request.whole_gpus) if request.gpus else _closed_codes(rows, request)
     if np.count_nonzero(rows.facts[:, fleet.SPECIAL]):
         found[rows.facts[:, fleet.KNOWN] == 0] = UNKNOWN_NODE
     return found
@@ -194,8 +195,20 @@ def _whole_codes(rows: Rows, count: int) -> Codes:
     _refuse(found, facts[:, fleet.CLOSED], but_for=found == _GPU_COUNT)
     _refuse(found, facts[:, fleet.WHOLE_REFUSED])
     rule = facts[:, fleet.RULE]
-    found[rule != fleet.COUNT_WHOLE] = FITS
+    counted = rule != fleet.COUNT_WHOLE
+    found[counted] = facts[counted, fleet.CLOSED]
     found[(rule == fleet.COUNT_UNITS) & (facts[:, fleet.UNITS] < count)] = _UNIT_COUNT
+    return found
+
+
+def _closed_codes(rows: Rows, request: GpuRequest) -> Codes:
+    """For a pod that asks for no GPU: most requests, and hardly ever is a node closed."""
+    closed = rows.facts[:, fleet.CLOSED]
+    found = np.zeros(len(rows), np.int16)
+    if np.count_nonzero(closed):
+        for reason in (RESERVATION_LOST, SHARE_UNREADABLE):
+            if is_kept_out(reason, request):
+                found[closed == CODE[reason, False]] = CODE[reason, False]
     return found
 
 

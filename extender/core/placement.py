@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from extender.core import names
+from extender.core.accounting import RESERVATION_LOST
 from extender.core.inventory import REASON_TEXT as INVENTORY_TEXT
 from extender.core.inventory import Inventory
 from extender.core.requests import LIMITS, GpuRequest, Share
@@ -88,8 +89,19 @@ def fit(state: NodeState, request: GpuRequest, order: GpuOrder = tightest) -> Ve
         shortfall = _count_gpus(state, resource, count)
         if shortfall is not None:
             return shortfall
+    if state.closed is not None and is_kept_out(state.closed, request):
+        return _refused(state.closed, 1, "pod")
     whole = state.inventory.whole_resource
     return Placement(whole=dict(request.gpus).get(whole, 0) if whole else 0)
+
+
+def is_kept_out(closed: str, request: GpuRequest) -> bool:
+    """Whether a node that is closed for that reason does not take the pod: whatever asks for a device.
+
+    While a device is lost, room for any other pod may be what a reservation pod of the repair needs. What the node
+    needs to run comes before that: without a device plugin, as while that is replaced, nothing can be repaired.
+    """
+    return request.asks_for_gpu or (closed == RESERVATION_LOST and not request.is_critical)
 
 
 def _count_gpus(state: NodeState, resource: str, count: int) -> Shortfall | None:

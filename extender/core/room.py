@@ -2,6 +2,7 @@
 
 from itertools import zip_longest
 
+from extender.core.accounting import RESERVATION_LOST
 from extender.core.names import COMPUTE_MODES
 from extender.core.values import NodeState
 
@@ -14,9 +15,10 @@ def has_more(before: NodeState | None, now: NodeState) -> bool:
     """
     if before is None or before.inventory != now.inventory:
         return True
-    if now.closed is not None:
+    if now.closed == RESERVATION_LOST:
         return False
-    if before.closed is not None or now.whole_free > before.whole_free or before.barred > now.barred:
+    # Closed for another reason, it takes pods that ask for no GPU again.
+    if before.closed not in (None, now.closed) or now.whole_free > before.whole_free or before.barred > now.barred:
         return True
     if any(amount > before.free.get(resource, 0) for resource, amount in now.free.items()):
         return True

@@ -100,6 +100,12 @@ class GpuCluster(EmbeddedCluster):
             self.held = {name: held for name, held in self.held.items() if held != device}
         self._show_again(node)
 
+    def remove(self, node: str) -> None:
+        """The Node is deleted; the objects of its pods stay until somebody deletes them."""
+        del self.nodes[node], self._read[node]
+        for watcher in self._watchers:
+            watcher.node_gone(node)
+
     def _show_again(self, node: str) -> None:
         self._read |= {read.name: read for read in read_nodes(list(self.nodes.values()))}
         for watcher in self._watchers:

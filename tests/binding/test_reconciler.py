@@ -337,6 +337,44 @@ async def test_one_that_was_never_placed_counts_and_goes_too(world: World) -> No
     assert world.gpus() == {}
 
 
+@pytest.mark.parametrize(("tried", "seconds"), [(True, 20), (False, 120)], ids=["unschedulable", "nobody tries it"])
+@pytest.mark.parametrize("waits", [True, False], ids=["its pod waits", "its pod is gone"])
+async def test_one_whose_node_is_gone_goes_as_soon(world: World, waits: bool, tried: bool, seconds: int) -> None:
+    """Where it has no node yet no other controller ends it, and its GPU will never be."""
+    world.cluster.fate = "pending"
+    pod = await world.pod(share())
+    assert "in time" in await world.error(pod)
+    [made] = world.reservations()
+    world.cluster.remove("n")
+    if tried:
+        await unschedulable(world, made)
+    if not waits:
+        await world.delete(pod)
+    await world.pass_by(seconds - 5)
+    assert len(world.reservation_pods()) == 1, "its node may come back"
+    await world.pass_by(10)
+    assert world.reservation_pods() == []
+    assert await world.error(pod) == (
+        "the node is not known to the ledger" if waits else "pod default/p does not exist"
+    )
+
+
+async def test_one_that_is_created_after_its_node_has_gone(world: World) -> None:
+    """The request was on its way; its opener has died, or knows nothing of its end."""
+    world.cluster.fate = "pending"
+    world.api.faults["create_pod", 1] = "late-killed"
+    pod = await world.pod(share())
+    assert await world.error(pod) == "killed"
+    late = world.api
+    world.cluster.remove("n")
+    world.restart()
+    await world.delete(pod)
+    await late.land_late_requests()
+    assert len(world.reservation_pods()) == 1
+    await world.pass_by(125)
+    assert world.reservation_pods() == []
+
+
 async def surplus(world: World, pod: Any) -> Any:
     """The pod's bind opens a GPU for which kube-scheduler finds no device; returns the reservation pod."""
     world.cluster.fate = "pending"
@@ -487,10 +525,32 @@ async def test_a_lost_device_closes_its_node_at_once(world: World, how: str) -> 
     if how == "gone unseen":
         await world.process.reconciler._repair._prove_gone("n")
     assert world.gpus() == {"GPU-n-0": "lost"}
-    for waiting in (make_pod("w").gpus(1), share("q")):
+    for waiting in (make_pod("w").gpus(1), share("q"), make_pod("c")):
         pod = await world.pod(waiting)
         assert world.process.decisions.filter(pod, ["n", "m"]).nodes == ["m"]
         assert await world.error(pod) == REASON_TEXT["ReservationLost"]
+
+
+async def test_a_closed_node_takes_the_reservation_pods_of_its_repair_and_what_it_needs_to_run(world: World) -> None:
+    """Other pods wait until it is open: the room that they would take may be the repair's."""
+    await lose(world, "gone")
+    cpu = await world.pod(make_pod("c"))
+    world.cluster.fate = "pending"
+    await world.pass_by(0)
+    [searching] = world.reservations()
+    assert not searching["spec"].get("nodeName")
+    plugin = await world.pod(make_pod("device-plugin").spec(priorityClassName="system-node-critical"))
+    for pod in (searching, plugin):
+        assert world.process.decisions.filter(pod, ["n"]).nodes == ["n"]
+        assert await world.error(pod) == ""
+        assert (await world.stored(pod))["spec"]["nodeName"] == "n"
+    assert await world.error(cpu) == REASON_TEXT["ReservationLost"], "it is not repaired yet"
+    boot = str(world.cluster.nodes["n"]["status"]["nodeInfo"]["bootID"])
+    found = {names.DEVICE: "GPU-n-0", names.DEVICE_MEMORY_MIB: str(CARD), names.BOOT_ID: boot}
+    await world.cluster.annotate(searching, {**found})
+    await world.pass_by(5)
+    assert world.process.decisions.filter(cpu, ["n"]).nodes == ["n"]
+    assert await world.error(cpu) == ""
 
 
 @pytest.mark.parametrize("how", WAYS)

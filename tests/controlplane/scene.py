@@ -22,6 +22,7 @@ import aiohttp
 from tests.builders import NodeBuilder, PodBuilder, make_pod
 from tests.controlplane.client import PODS, Answer, Client, path_of
 from tests.controlplane.gpu_node import RESERVATIONS, Device, GpuNode
+from tests.controlplane.process import PATIENCE
 from tests.controlplane.real_agent import RealAgent
 from tests.controlplane.referee import Referee
 from tests.controlplane.room import fits
@@ -49,8 +50,10 @@ class Scene:
         self.referee = Referee(self.admin, agent=RealAgent(stage.plane))
         #: name → UID of every pod that was submitted and that no test has deleted
         self.submitted: dict[str, str] = {}
-        #: UID → last state of every reservation pod that was ever there meanwhile
+        #: UID → last state of every reservation pod that was ever there for this scene's nodes
         self.opened: dict[str, Json] = {}
+        #: Names of this scene's nodes, those that are gone among them.
+        self._nodes: set[str] = set()
 
     async def __aenter__(self) -> Self:
         await self.referee.__aenter__()
@@ -75,6 +78,7 @@ class Scene:
         manifest = node.build()
         manifest["metadata"]["name"] += f"-{uuid4().hex[:6]}"
         manifest["metadata"]["labels"]["kubernetes.io/hostname"] = manifest["metadata"]["name"]
+        self._nodes.add(manifest["metadata"]["name"])
         return await self.referee.add_node(manifest, devices)
 
     async def submit(self, *pods: PodBuilder) -> None:
@@ -108,15 +112,13 @@ class Scene:
 
     async def all_that_fits_runs(self, seconds: float = 120) -> None:
         """Wait until what is pending does not fit, by the referee's account. Raises AssertionError with what would."""
-        deadline = time.monotonic() + seconds
-        since = time.monotonic()
-        while time.monotonic() - since < _SETTLED:
+
+        async def what_would() -> str:
             would = [pod for pod in await self.pending() if fits(pod, self.referee.nodes.values())]
-            if would or await self.starting():
-                told = {pod["metadata"]["name"]: told_why(pod) for pod in would}
-                assert time.monotonic() < deadline, f"these would fit: {told}, starting: {await self.starting()}"
-                since = time.monotonic()
-            await asyncio.sleep(0.1)
+            told, starting = {pod["metadata"]["name"]: told_why(pod) for pod in would}, await self.starting()
+            return f"these would fit: {told}, starting: {starting}" if told or starting else ""
+
+        await _nothing_for_a_while(what_would, seconds)
 
     async def forge(self, name: str, node: GpuNode, mib: str, **placed: str) -> None:
         """A pod that somebody with too many rights has bound to these devices, as if the extender had."""
@@ -183,9 +185,8 @@ class Scene:
         return [pod["metadata"]["name"] for pod in await self.pods() if pod["status"]["phase"] == "Failed"]
 
     async def reservations(self) -> list[Json]:
-        """Reservation pods of this scene's nodes, and those that have none."""
-        found = (await self.admin.get(_RESERVATIONS))["items"]
-        return [pod for pod in found if pod["spec"].get("nodeName", "") in ("", *self.referee.nodes)]
+        """Reservation pods of this scene's nodes, and those that are meant for them."""
+        return [pod for pod in (await self.admin.get(_RESERVATIONS))["items"] if self._is_ours(pod)]
 
     async def lost(self) -> list[str]:
         """Users' pods that somebody has deleted, and no test."""
@@ -236,9 +237,14 @@ class Scene:
         while True:
             with suppress(aiohttp.ClientError, Answer, OSError):
                 async for _, pod in self.admin.watch(_RESERVATIONS, version):
-                    self.opened[pod["metadata"]["uid"]] = pod
+                    if self._is_ours(pod):
+                        self.opened[pod["metadata"]["uid"]] = pod
                     version = pod["metadata"]["resourceVersion"]
             await asyncio.sleep(0.2)
+
+    def _is_ours(self, reservation: Json) -> bool:
+        """One that another scene has left behind, or may yet, is for a node of that scene."""
+        return node_meant(reservation) in self._nodes
 
     async def _are_gone(self, names: Sequence[str]) -> bool:
         return not set(names) & {pod["metadata"]["name"] for pod in await self.pods()}
@@ -250,11 +256,14 @@ class Scene:
             await asyncio.sleep(0.1)
         for name in list(self.referee.nodes):
             await self.referee.remove_node(name)
-        await self.until(self._has_none_left, 60, "pods are left to the next test")
+        await _nothing_for_a_while(self._what_is_left, PATIENCE)
 
-    async def _has_none_left(self) -> bool:
-        """But for those of the product's Deployment, which come again and again where its controller runs."""
-        return await self._delete_pods() <= {_PRODUCT}
+    async def _what_is_left(self) -> str:
+        """Pods, but for those of the product's Deployment, which come again and again where its controller runs; and
+        extenders that may yet make some."""
+        left = await self._delete_pods() - {_PRODUCT}
+        working = [each.process.name for each in self.stage.extenders if await each.is_at_work(self._nodes)]
+        return f"left to the next test: pods in {left}, {working} at work" if left or working else ""
 
     async def _delete_pods(self) -> set[str]:
         """Namespaces of all there were. Users' first: without them nobody minds that reservations go."""
@@ -263,6 +272,28 @@ class Scene:
             with suppress(Answer):
                 await self.admin.delete(path_of(pod), {"gracePeriodSeconds": 0})
         return {pod["metadata"]["namespace"] for pod in pods}
+
+
+async def _nothing_for_a_while(found: Callable[[], Awaitable[str]], seconds: float) -> None:
+    """Wait until nothing is found, again and again. Raises AssertionError with what is found."""
+    deadline = time.monotonic() + seconds
+    since = time.monotonic()
+    while time.monotonic() - since < _SETTLED:
+        complaint = await found()
+        if complaint:
+            assert time.monotonic() < deadline, complaint
+            since = time.monotonic()
+        await asyncio.sleep(0.1)
+
+
+def node_meant(reservation: Json) -> str | None:
+    """The node that a reservation pod is on, or must go to; None for a forged one that names none."""
+    spec = reservation["spec"]
+    affinity = spec.get("affinity", {}).get("nodeAffinity", {})
+    required = affinity.get("requiredDuringSchedulingIgnoredDuringExecution", {})
+    fields = [field for term in required.get("nodeSelectorTerms", ()) for field in term.get("matchFields", ())]
+    named = [name for field in fields if field["key"] == "metadata.name" for name in field["values"]]
+    return spec.get("nodeName") or next(iter(named), None)
 
 
 def told_why(pod: Json) -> str:

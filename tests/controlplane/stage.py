@@ -10,7 +10,7 @@
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -20,7 +20,7 @@ import httpx
 
 from extender.core import names, reservation
 from tests.controlplane.cluster import ControlPlane
-from tests.controlplane.process import Process, free_port
+from tests.controlplane.process import Process, eventually, free_port
 from tests.controlplane.users import EXTENDER, User, kubeconfig
 from tests.manifests import BASE, container, scheduler_configuration
 
@@ -30,6 +30,8 @@ AGENT: Final = User.service_account(names.RESERVATION_NAMESPACE, reservation.SER
 PRODUCT: Final = (SCHEDULER, AGENT)
 #: Settings for tests: less patience than people would want.
 QUICK: Final[Mapping[str, Any]] = {"report_timeout": 9, "idle_timeout": 6}
+#: The metric that says since when a bind is under way, or its outcome unknown; 0 without one.
+OLDEST_BIND: Final = "gpu_extender_assumed_share_age_seconds"
 TREE: Final = Path(__file__).parent.parent.parent
 
 
@@ -40,16 +42,31 @@ class Served:
     process: Process
     url: str
 
+    @property
+    def observed(self) -> str:
+        """Where it is asked for its health, and for what people look at."""
+        return self.process.health.removesuffix("/readyz")
+
     async def get(self, path: str) -> Any:
         """What people and Prometheus look at. Raises httpx.TransportError where it does not answer."""
-        async with httpx.AsyncClient(base_url=self.url, trust_env=False, timeout=30) as client:
+        async with httpx.AsyncClient(base_url=self.observed, trust_env=False, timeout=30) as client:
             return (await client.get(path)).raise_for_status().json()
 
     async def metric(self, sample: str) -> float:
         """The sum of the samples whose names and labels match. Raises httpx.TransportError where it does not answer."""
-        async with httpx.AsyncClient(base_url=self.url, trust_env=False, timeout=30) as client:
+        async with httpx.AsyncClient(base_url=self.observed, trust_env=False, timeout=30) as client:
             text = (await client.get("/metrics")).raise_for_status().text
         return sum(map(float, re.findall(rf"^{sample} (\S+)$", text, re.MULTILINE)))
+
+    async def is_at_work(self, nodes: Collection[str]) -> bool:
+        """Whether it may still open a GPU on one of these nodes, or bind a pod: what it has not seen the end of."""
+        if not self.process.is_running():
+            return False
+        try:
+            shown = {found["name"] for found in (await self.get("/inspect"))["nodes"]}
+            return not shown.isdisjoint(nodes) or await self.metric(OLDEST_BIND) > 0
+        except httpx.HTTPError:
+            return self.process.is_running()
 
     async def verb(self, name: str, body: Mapping[str, Any]) -> Any:
         """What kube-scheduler asks. Raises httpx.TransportError where it does not answer."""
@@ -68,6 +85,8 @@ class Stage:
     def __init__(self, plane: ControlPlane | None = None) -> None:
         self.plane = plane or ControlPlane(more_users=PRODUCT)
         self._processes: list[Process] = []
+        #: Since ``stop``, those that have been killed among them.
+        self.extenders: list[Served] = []
 
     def __enter__(self) -> Self:
         self.plane.__enter__()
@@ -90,6 +109,7 @@ class Stage:
             process.kill()
             self.plane.processes.remove(process)
         self._processes.clear()
+        self.extenders.clear()
 
     def start_extender(
         self,
@@ -124,9 +144,11 @@ class Stage:
         self.plane.processes.append(process)  # its log is shown when a test fails
         self._processes.append(process)
         process.start()
+        served = Served(process, url)
+        self.extenders.append(served)
         if wait:
             process.wait_until_ready()
-        return Served(process, url)
+        return served
 
     def start_scheduler(self, extender: Served | None, name: str = "gpu-scheduler", **changes: Any) -> Process:
         """A kube-scheduler with the configuration of the manifests that speaks to that extender, or to none."""
@@ -136,9 +158,15 @@ class Stage:
 
 
 async def inspected(extender: Served, node: str) -> Any:
-    """The node as the extender shows it."""
-    (found,) = (shown for shown in (await extender.get("/inspect"))["nodes"] if shown["name"] == node)
-    return found
+    """The node as the extender shows it, once it has seen it."""
+    found: list[Any] = []
+
+    async def is_shown() -> bool:
+        found[:] = [shown for shown in (await extender.get("/inspect"))["nodes"] if shown["name"] == node]
+        return bool(found)
+
+    await eventually(is_shown, lambda: f"{extender.process.name} does not show node {node}")
+    return found[0]
 
 
 def settings_of_the_manifests() -> dict[str, str]:

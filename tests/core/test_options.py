@@ -19,6 +19,7 @@ from extender.core.requests import LIMITS, GpuRequest
 from extender.core.strategies import STRATEGIES
 from extender.core.values import NodeState, PodOnNode, Reservation, ShareOnGpu
 from tests.builders import NodeBuilder, PodBuilder, make_node, make_pod
+from tests.core.node_cases import device, resource_slice
 
 
 def prepared(pod: PodBuilder, *backends: str) -> PodBuilder:
@@ -42,6 +43,7 @@ pods = st.one_of(
         st.integers(1, 1200), st.sets(st.sampled_from(sorted(LIMITS))),
     ),
     st.just(make_pod().container("main", requests={"cpu": "2"})),
+    st.just(make_pod().spec(priorityClassName="system-node-critical")),
     st.just(make_pod().gpus(1, "nvidia.com/mig-1g.10gb")),
 )  # fmt: skip
 
@@ -49,7 +51,7 @@ pods = st.one_of(
 def node(kind: str, index: int) -> NodeBuilder:
     built = make_node(f"n{index}").cpu(3)
     match kind:
-        case "none":
+        case "none" | "dra":
             return built
         case "unknown memory":
             return built.gpus(4, mib=None)
@@ -62,6 +64,9 @@ def node(kind: str, index: int) -> NodeBuilder:
             return unlabelled.annotation(names.REPORTED_MEMORY, reported_memory(boot, {"GPU-a": 400, LARGE: 1100}))
         case "tight":
             return built.gpus(4, mib=1000).cpu("60m").pod_slots(4)
+        case "time-sliced":
+            built.gpus(1, mib=1000, product="X-SHARED").resource(names.GPU_RESOURCE, 4)
+            return built.label("nvidia.com/gpu.sharing-strategy", "time-slicing").label("nvidia.com/gpu.replicas", "4")
         case "cordoned":
             return built.gpus(4, mib=1000).cordoned()
         case "off":
@@ -72,10 +77,10 @@ def node(kind: str, index: int) -> NodeBuilder:
 
 
 _LABELLED = (names.HAMI_CORE, names.MPS, names.NRI, "unheard-of")
+_OTHER_WAYS = ("time-sliced", "dra")
+_WHOLE = ("plain", "none", "unknown memory", "small", "mixed", "tight", "cordoned", "off", "barred")
 kinds = st.lists(
-    st.sampled_from(
-        ["plain", "none", "unknown memory", "small", "mixed", "tight", "cordoned", "off", "barred", *_LABELLED]
-    ),
+    st.sampled_from([*_WHOLE, *_OTHER_WAYS, *_LABELLED]),
     min_size=1,
     max_size=4,
 )
@@ -90,7 +95,9 @@ def parsed(pod: Any) -> GpuRequest:
 def filled(cluster: list[str], arrivals: list[Any], strategy: str) -> Decisions:
     """Each pod is placed by filter and choose, as in a replay; the ledger refuses what is not possible."""
     decisions = Decisions(Policy(shortlist=1, strategy=strategy), claim_ttl=1, timer=lambda: 0.0)
-    for read in read_nodes([node(kind, index).build() for index, kind in enumerate(cluster)]):
+    slices = [resource_slice(device("gpu-0", uuid="GPU-0", pci="0000:00:00.0"), node=f"n{index}", name=f"n{index}")
+              for index, kind in enumerate(cluster) if kind == "dra"]  # fmt: skip
+    for read in read_nodes([node(kind, index).build() for index, kind in enumerate(cluster)], slices):
         decisions.ledger.put_node(read)
         if cluster[int(read.name[1:])] == "mixed":
             decisions.ledger.put_reservation(
@@ -119,15 +126,34 @@ def filled(cluster: list[str], arrivals: list[Any], strategy: str) -> Decisions:
     return decisions
 
 
+def close(decisions: Decisions, closed: list[str]) -> None:
+    """A share on a device that nobody holds, or a pod that cannot be read."""
+    for index, how in enumerate(closed):
+        if how:
+            shares = (ShareOnGpu("x", "GPU-x", 1),) if how == "lost" else ()
+            undecodable = "why" if how == "unreadable" else None
+            pod = PodOnNode(f"c{index}", "d", f"c{index}", f"n{index}", {}, shares, undecodable=undecodable)
+            decisions.ledger.observe(pod)
+
+
 def bar(decisions: Decisions, cluster: list[str]) -> None:
     for index, kind in enumerate(cluster):
         decisions.ledger.bar(f"n{index}", barred=kind == "barred")
 
 
 @settings(max_examples=60, deadline=None)
-@given(kinds, st.lists(pods, max_size=12), st.sampled_from(names.STRATEGIES), pods)
-def test_codes_say_what_fit_says(cluster: list[str], arrivals: list[Any], strategy: str, asked: Any) -> None:
+@given(
+    kinds,
+    st.lists(pods, max_size=12),
+    st.lists(st.sampled_from(["", "lost", "unreadable"]), max_size=4),
+    st.sampled_from(names.STRATEGIES),
+    pods,
+)
+def test_codes_say_what_fit_says(
+    cluster: list[str], arrivals: list[Any], closed: list[str], strategy: str, asked: Any
+) -> None:
     decisions = filled(cluster, arrivals, strategy)
+    close(decisions, closed)
     request = parsed(asked.build())
     fleet = Fleet()
     states: list[NodeState] = list(decisions.ledger.snapshot())

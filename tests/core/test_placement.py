@@ -13,6 +13,7 @@ from extender.core.values import NodeState, PodOnNode, Reservation, ShareOnGpu
 from tests.builders import NodeBuilder, PodBuilder, make_node, make_pod
 
 CARD = 1000
+SLICE = "nvidia.com/mig-1g.10gb"
 
 
 def state(*used: int, gpus: int = 4, whole: int = 0, node: NodeBuilder | None = None) -> NodeState:
@@ -111,7 +112,29 @@ def test_a_closed_node_gives_out_no_device() -> None:
         verdict = fits(lost, pod)
         assert isinstance(verdict, Shortfall)
         assert (verdict.reason, verdict.resolvable) == ("ReservationLost", False)
-    assert isinstance(fits(lost, make_pod()), Placement), "a pod that asks for no device is welcome"
+    kept_out = fits(lost, make_pod())
+    assert isinstance(kept_out, Shortfall), "its room may be what the repair needs"
+    assert (kept_out.reason, kept_out.unit, kept_out.asked, kept_out.resolvable) == ("ReservationLost", "pod", 1, False)
+
+
+@pytest.mark.parametrize(
+    ("asks", "lost", "unreadable"),
+    [
+        (make_pod(), False, True),
+        (make_pod().spec(priorityClassName="high"), False, True),
+        (make_pod().spec(priorityClassName="system-node-critical"), True, True),
+        (make_pod().spec(priorityClassName="system-cluster-critical"), True, True),
+        (make_pod().gpus(1, SLICE), False, False),
+        (make_pod().gpus(1, SLICE).spec(priorityClassName="system-node-critical"), False, False),
+    ],
+)
+def test_what_a_closed_node_takes(asks: PodBuilder, lost: bool, unreadable: bool) -> None:
+    """No device of any kind; where one is lost nothing but what the node needs to run."""
+    [node] = read_nodes([make_node("n").gpus(4, mib=CARD).resource(SLICE, 2).build()])
+    holder = PodOnNode("p", "d", "p", "n", {}, (ShareOnGpu("x", "G9", 10),))
+    for pod, taken in ((holder, lost), (PodOnNode("p", "d", "p", "n", {}, undecodable="why"), unreadable)):
+        assert isinstance(fits(derive(node, [pod], []), asks), Placement) == taken
+    assert isinstance(fits(derive(node, [], []), asks), Placement), "open, it takes them all"
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,16 @@ class TestRequests:
         assert (request.whole_gpus, request.cpu_milli, request.memory_bytes) == (0, 500, GI)
         assert (request.gpus, request.containers, request.strategy) == ((), (), None)
 
+    @pytest.mark.parametrize("given", [None, "", "high", "system", 1, ["system-node-critical"], {}])
+    def test_critical_are_two_priorities_and_no_other(self, given: Any) -> None:
+        pods = [make_pod().gpus(1), make_pod()]
+        for name in ("system-node-critical", "system-cluster-critical"):
+            assert [accepted(pod.spec(priorityClassName=name)).is_critical for pod in pods] == [True, True]
+        named = [accepted(pod) for pod in pods]
+        others = [accepted(pod.spec(priorityClassName=given)) for pod in pods]
+        assert [request.is_critical for request in others] == [False, False], "whatever was remembered of its like"
+        assert [a.shape == b.shape for a, b in zip(named, others, strict=True)] == [False, False]
+
     def test_a_pod_that_names_no_cpu_and_memory(self) -> None:
         request = accepted(make_pod())
         assert (request.cpu_milli, request.memory_bytes) == (0, 0)

@@ -26,6 +26,9 @@ def state(mib: int | None = 1000, **changes: Any) -> NodeState:
         (None, state()),
         (state(mib=None), state()),
         (state(closed="ReservationLost"), state()),
+        (state(closed="ShareUnreadable"), state()),
+        (state(closed="ReservationLost"), state(closed="ShareUnreadable")),  # to pods that ask for no GPU
+        (state(closed="ShareUnreadable", free={"cpu": 9, "pods": 5}), state(closed="ShareUnreadable")),
         (state(barred=True), state()),
         (state(whole_free=0), state()),
         (state(free={"cpu": 9, "pods": 5}), state()),
@@ -50,6 +53,7 @@ def test_more(before: NodeState | None, now: NodeState) -> None:
     [
         state(closed="ReservationLost"),
         state(closed="ReservationLost", whole_free=4),
+        state(closed="ShareUnreadable"),
         state(barred=True),
         state(whole_free=0),
         state(free={"cpu": 9, "pods": 4}),

@@ -11,6 +11,7 @@ from extender.core.nodereader import read_nodes
 from extender.core.placement import Placement
 from extender.core.podreader import namespaced_name, uid_of
 from extender.core.requests import GpuRequest
+from extender.core.values import PodOnNode
 from extender.core.waiting import INTERVAL, MOST_DUE, Waiting
 from tests.builders import NodeBuilder, PodBuilder, make_node, make_pod
 
@@ -258,6 +259,21 @@ def test_a_new_node_and_one_that_is_open_again(full: Scene) -> None:
     assert full.due() == []
     full.put(node("m"))
     assert full.due() == ["a", "b"]
+
+
+@pytest.mark.parametrize("left", ["nothing", "unreadable"])
+def test_a_node_on_which_no_device_is_lost_any_more(full: Scene, left: str) -> None:
+    """Pods without GPUs waited for that, too; they alone go where another pod cannot be read."""
+    full.ledger.drop_reservation("n", "share-" + uid("first") + "-0")
+    full.now += 1
+    assert full.try_(make_pod("cpu")) == []
+    assert full.try_(make_pod("critical").spec(priorityClassName="system-node-critical")) == ["n"]
+    assert full.due() == []
+    if left == "unreadable":
+        full.ledger.observe(PodOnNode("x", "d", "x", "n", {}, undecodable="why"))
+    assert full.due() == []
+    full.end(uid("first"))
+    assert full.due() == (["a", "b", "cpu"] if left == "nothing" else ["cpu"])
 
 
 def test_a_node_that_is_gone_offers_nothing(full: Scene) -> None:

@@ -84,6 +84,8 @@ class GpuRequest:
     container_mib: tuple[int, ...] = ()
     #: The backends for which all of ``containers`` are prepared; see ``prepared``.
     backends: frozenset[str] = frozenset()
+    #: Whether the pod has one of Kubernetes' critical priorities.
+    is_critical: bool = False
 
     @classmethod
     def from_pod(cls, pod: object) -> "GpuRequest | InvalidRequest":
@@ -116,7 +118,8 @@ class GpuRequest:
     @property
     def shape(self) -> Hashable:
         """Equal for requests that placement treats alike, whatever their containers are called."""
-        return (self.share, self.gpus, self.cpu_milli, self.memory_bytes, self.strategy, self.backends)
+        room = (self.cpu_milli, self.memory_bytes)
+        return (self.share, self.gpus, *room, self.strategy, self.backends, self.is_critical)
 
 
 class Asked(NamedTuple):
@@ -147,7 +150,9 @@ def _read(asked: Asked) -> GpuRequest:
             _known[text] = known
     # Not part of the text: variables are many, and these few are quickly found.
     backends = prepared(asked.spec.init_containers + asked.spec.containers, known.containers) if known.share else None
-    return replace(known, backends=backends) if backends else known
+    if backends or asked.spec.is_critical:
+        return replace(known, backends=backends or frozenset(), is_critical=asked.spec.is_critical)
+    return known
 
 
 def _parse(asked: Asked) -> GpuRequest:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple, TypeAlias
 
 from extender.core.errors import InputError
+from extender.core.names import CRITICAL_PRIORITIES
 from extender.core.requests.quote import quote
 
 Json: TypeAlias = Mapping[str, Any]
@@ -24,6 +25,8 @@ class PodSpec(NamedTuple):
     #: What the pod asks for as a whole (``spec.resources``).
     resources: Json
     overhead: Json
+    #: Whether it belongs to what Kubernetes lets run first of all.
+    is_critical: bool
 
 
 def read_spec(pod: object) -> PodSpec:
@@ -34,6 +37,7 @@ def read_spec(pod: object) -> PodSpec:
         _objects(spec, "containers"),
         child(spec, "resources"),
         child(spec, "overhead"),
+        spec.get("priorityClassName") in CRITICAL_PRIORITIES,
     )
 
 

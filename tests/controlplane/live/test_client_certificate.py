@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from tests.builders import make_node, make_pod
-from tests.controlplane.process import free_port
+from tests.controlplane.process import PATIENCE, free_port
 from tests.controlplane.scene import Scene
 from tests.controlplane.stage import QUICK, Served, Stage, configuration
 from tests.test_docs import read
@@ -63,7 +63,7 @@ async def test_a_share_runs_where_kube_scheduler_has_a_certificate_and_waits_whe
         "with-a-strangers": {"caFile": keys.ca, "certFile": keys.stranger, "keyFile": keys.stranger},
     }.items():
         with asking(scene.stage, extender, name, **files) as scheduler:
-            await scene.until(lambda: tried(scene), 30, "kube-scheduler has not tried it")
+            await scene.until(lambda: tried(scene), PATIENCE, "kube-scheduler has not tried it")
             await scene.stay_pending("share")
             assert "tls" in scheduler.log.read_text().lower()
     with asking(scene.stage, extender, "with", caFile=keys.ca, certFile=keys.client, keyFile=keys.client):

@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 
 from extender.core import names
+from extender.core.placement import REASON_TEXT
 from tests.builders import make_node, make_pod
 from tests.controlplane.gpu_node import Admitted, GpuNode, annotations
 from tests.controlplane.policies import HARMLESS, decided
+from tests.controlplane.process import PATIENCE
 from tests.controlplane.scene import Scene
 from tests.controlplane.stage import Stage
 
@@ -50,7 +52,7 @@ async def deployed(scene: Scene, replicas: int, **annotations: str) -> AsyncIter
         yield
     finally:
         await scene.admin.delete(f"{APPS}/deployments/llm")
-        await scene.until(lambda: has_no_replicaset(scene), 30, "a ReplicaSet is left")
+        await scene.until(lambda: has_no_replicaset(scene), PATIENCE, "a ReplicaSet is left")
 
 
 async def has_no_replicaset(scene: Scene) -> bool:
@@ -66,7 +68,7 @@ async def running(scene: Scene, number: int) -> list[Admitted]:
     def found() -> list[Admitted]:
         return [pod for name, pod in scene.referee.running().items() if name.startswith("default/llm-")]
 
-    await scene.referee.until(lambda: len(found()) == number, 30)
+    await scene.referee.until(lambda: len(found()) == number, PATIENCE)
     return found()
 
 
@@ -116,7 +118,7 @@ async def test_a_pod_that_its_replicaset_replaces_is_as_complete(scene: Scene) -
     async with decided(scene.admin, {"backend": "hami-core"}), deployed(scene, 1, gpu_memory="4096"):
         (first,) = await running(scene, 1)
         await scene.admin.delete(f"/api/v1/namespaces/default/pods/{first.pod['metadata']['name']}")
-        await scene.referee.until(lambda: first.name not in scene.referee.running(), 15)
+        await scene.referee.until(lambda: first.name not in scene.referee.running(), PATIENCE)
         (second,) = await running(scene, 1)
         assert second.name != first.name
         assert device_of(second, node) == device_of(first, node)
@@ -160,7 +162,11 @@ async def test_a_pod_goes_only_where_it_can_be_limited(scene: Scene) -> None:
     async with decided(scene.admin, {"backend": "hami-core"}):
         await scene.submit(make_pod("late").gpu_memory(1))
         await scene.stay_pending("late")
-        assert "the pod is not prepared for the enforcement backend of this node" in await scene.why("late")
+
+        async def is_told() -> bool:
+            return REASON_TEXT["NotPrepared"] in await scene.why("late")
+
+        await scene.until(is_told, PATIENCE, "its user is not told why it waits")
         hami = await scene.add(make_node("hami").gpus(1, mib=CARD).label(names.ENFORCEMENT_LABEL, "hami-core"))
         await scene.run("late")
         assert (await scene.pod("late"))["spec"]["nodeName"] == hami.name

@@ -8,6 +8,7 @@ import pytest
 from tests.builders import make_node, make_pod
 from tests.controlplane.client import Answer
 from tests.controlplane.gpu_node import GpuNode
+from tests.controlplane.process import PATIENCE
 from tests.controlplane.scene import Scene
 from tests.controlplane.stage import Served, inspected
 from tests.core.node_cases import device, resource_slice
@@ -55,21 +56,25 @@ async def shows(extender: Served, node: GpuNode, **expected: object) -> bool:
     return {key: found[key] for key in expected} == expected
 
 
+async def is_told(scene: Scene) -> bool:
+    return "DRA" in await scene.why("share")
+
+
 async def test_what_claims_hold_is_seen_and_no_share_gets_there(scene: Scene, node: GpuNode, extender: Served) -> None:
     devices = {"mode": "dra", "physicalGpus": 2, "wholeGpus": 2, "memoryMiB": 81_920, "sharedGpus": []}
-    await scene.until(lambda: shows(extender, node, **devices, wholeGpusHeld=0), 20, "its devices are seen")
+    await scene.until(lambda: shows(extender, node, **devices, wholeGpusHeld=0), PATIENCE, "its devices are seen")
     claims = [{"name": "gpu", "resourceClaimName": "gpu"}]
     await scene.submit(make_pod("claims").spec(resourceClaims=claims), make_pod("share").gpu_fraction("0.5"))
     await scene.run("claims")
-    await scene.until(lambda: shows(extender, node, **devices, wholeGpusHeld=1), 20, "the claim's device is held")
+    await scene.until(lambda: shows(extender, node, **devices, wholeGpusHeld=1), PATIENCE, "the claim's device is held")
     await scene.stay_pending("share")
-    assert "DRA" in await scene.why("share")
+    await scene.until(lambda: is_told(scene), PATIENCE, "its user is not told why it waits")
 
     await scene.admin.delete(f"{GROUP}/resourceslices/{node.name}")
-    await scene.until(lambda: shows(extender, node, mode="none"), 20, "its devices are gone")
+    await scene.until(lambda: shows(extender, node, mode="none"), PATIENCE, "its devices are gone")
     with pytest.raises(Answer, match="not found"):
         await scene.admin.get(f"{GROUP}/resourceslices/{node.name}")
     slices = [device("gpu-0", uuid="GPU-0", pci="0000:00:00.0")]
     again = resource_slice(*slices, node=node.name, name=node.name, generation=2)
     await scene.admin.post(f"{GROUP}/resourceslices", of_kind("ResourceSlice", again))
-    await scene.until(lambda: shows(extender, node, mode="dra", wholeGpus=1), 20, "they are back, one of them broken")
+    await scene.until(lambda: shows(extender, node, mode="dra", wholeGpus=1), PATIENCE, "they are back, one is broken")

@@ -34,6 +34,6 @@ async def test_ordinary_pods_run_and_share_pods_wait(scene: Scene, extender: Ser
 
     extender.process.start()
     await asyncio.to_thread(extender.process.wait_until_ready)
-    await scene.run("share-0", "share-1", "through-us", seconds=30)
+    await scene.run("share-0", "share-1", "through-us")
     assert scene.cards(node) == [[2000, 2000, 3000]]
     assert scene.referee.violations() == []

@@ -2,6 +2,7 @@
 
 from extender.core import notices
 from tests.builders import make_node, make_pod
+from tests.controlplane.process import PATIENCE
 from tests.controlplane.scene import Scene
 
 
@@ -12,6 +13,6 @@ async def test_shares_and_whole_gpus_fill_two_nodes(scene: Scene) -> None:
     await scene.submit(*(make_pod(f"half-{number}").gpu_fraction("0.5") for number in range(12)))
     await scene.submit(make_pod("whole").gpus(2))
     await scene.run("whole", *(f"half-{number}" for number in range(12)))
-    await scene.until(lambda: scene.was_told("half-0", notices.PLACED), 30, "its user cannot see what it got")
+    await scene.until(lambda: scene.was_told("half-0", notices.PLACED), PATIENCE, "its user cannot see what it got")
     assert "got 40000 MiB of GPU memory of GPU-" in (await scene.events("half-0", notices.PLACED))[0]["message"]
     assert scene.referee.violations() == []

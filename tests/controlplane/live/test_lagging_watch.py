@@ -10,6 +10,7 @@ from tests.builders import make_node, make_pod
 from tests.controlplane.client import path_of
 from tests.controlplane.gpu_node import GpuNode
 from tests.controlplane.live.pair import Pair, paired
+from tests.controlplane.process import PATIENCE
 from tests.controlplane.scene import BY_THE_TEST, Scene
 from tests.controlplane.stage import Served, Stage, inspected
 
@@ -51,7 +52,7 @@ async def test_kai_1103_a_leader_whose_watch_lags_deletes_no_living_reservation(
         assert await shares_seen(pair.leader, node) == [], "the leader must not know"
         await close.arrived(90)
         close.let_go()
-        assert await close.answered(30) == 200, "the leader begins to close it"
+        assert await close.answered(PATIENCE) == 200, "the leader begins to close it"
         await asyncio.sleep(3)  # It ends that, and two passes follow.
         assert await standing(scene) == [reservation["metadata"]["uid"]], "a share runs under it"
         assert "default/living" in scene.referee.running()

@@ -1,6 +1,7 @@
 """The last of everything: no pod is refused by a kubelet, none waits for what cannot be."""
 
 from tests.builders import make_node, make_pod
+from tests.controlplane.process import PATIENCE
 from tests.controlplane.scene import Scene
 
 A100 = 81920
@@ -11,7 +12,7 @@ async def test_the_last_pod_slot(scene: Scene) -> None:
     one = await scene.add(make_node("one-slot").gpus(2, mib=A100).pod_slots(1))
     three = await scene.add(make_node("three-slots").gpus(2, mib=A100).pod_slots(3))
     await scene.submit(*(make_pod(f"p{i}").gpu_fraction("0.6") for i in range(2)))
-    await scene.until(lambda: scene.has_pending(1), 20, "a second card needs a slot more than there is")
+    await scene.until(lambda: scene.has_pending(1), PATIENCE, "a second card needs a slot more than there is")
     await scene.stay_pending()
     await scene.submit(make_pod("small").gpu_fraction("0.4"))
     await scene.run("small")
@@ -40,7 +41,7 @@ async def test_two_pods_of_two_cards_for_the_last_two(scene: Scene) -> None:
     """One of them gets both, and soon; neither holds one and waits for the other."""
     node = await scene.add(make_node("n").gpus(2, mib=A100))
     await scene.submit(*(make_pod(name).gpu_fraction("0.6").num_devices(2) for name in ("one", "two")))
-    await scene.until(lambda: scene.has_pending(1), 30, "one must run")
+    await scene.until(lambda: scene.has_pending(1), PATIENCE, "one must run")
     await scene.all_that_fits_runs()
     assert scene.cards(node) == [[A100 * 6 // 10]] * 2
     assert scene.referee.violations() == []

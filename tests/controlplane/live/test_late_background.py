@@ -5,10 +5,13 @@ Meanwhile somebody else acts. In tests/binding every request is tried in every w
 
 import asyncio
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Final
 
 import pytest
 
+from extender.core.accounting import RESERVATION_LOST
+from extender.core.placement import REASON_TEXT
 from extender.core.record import record_name
 from tests.builders import make_node, make_pod
 from tests.controlplane.client import path_of
@@ -18,7 +21,7 @@ from tests.controlplane.judge import Kind
 from tests.controlplane.live.pair import Pair, paired
 from tests.controlplane.process import PATIENCE
 from tests.controlplane.scene import Scene
-from tests.controlplane.stage import Stage
+from tests.controlplane.stage import Served, Stage, inspected
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -73,7 +76,7 @@ async def test_a_close_of_an_idle_gpu(pair: Pair, step: str, how: str) -> None:
     await scene.submit(make_pod("next").gpu_fraction("0.6"))
     await asyncio.sleep(1)  # It is bound now where the card takes it still.
     late.let_go()
-    assert await late.answered(30)
+    assert await late.answered(PATIENCE)
     await scene.run("next")
     await scene.submit(make_pod("beside").gpu_fraction("0.4"))
     await scene.run("beside")
@@ -106,11 +109,42 @@ async def test_a_repair(pair: Pair, step: str, how: str) -> None:
     await scene.submit(*(make_pod(f"whole-{i}").gpus(1) for i in range(2)))
     await asyncio.sleep(1)
     late.let_go()
-    assert await late.answered(30)
+    assert await late.answered(PATIENCE)
     await scene.until(scene.is_well, 120, "the card is held by nobody")
     await scene.until(lambda: scene.has_pending(1), PATIENCE, "one of two has the other card")
     assert scene.cards(node) == [[A100 // 2]]
     await is_in_order(scene, 1)
+
+
+async def test_a_repair_has_the_room_that_it_needs(pair: Pair) -> None:
+    """Its reservation pod is still to come, and pods without GPUs would take its slot: they wait for the repair."""
+    scene, gate = pair.scene, pair.gate
+    node = await scene.add(make_node("n").gpus(1, mib=A100).pod_slots(3))
+    await scene.submit(make_pod("share").gpu_fraction("0.5"))
+    await scene.run("share")
+    [reservation] = await scene.reservations()
+    search = gate.hold("POST", f"/namespaces/{RESERVATIONS}/pods")
+    await scene.admin.delete(path_of(reservation), {"gracePeriodSeconds": 1})
+    await search.arrived(PATIENCE)
+    await scene.until(lambda: is_closed(pair.other, node), PATIENCE, "whom kube-scheduler asks must know it, too")
+    await scene.submit(make_pod("one"), make_pod("two"))
+    for name in ("one", "two"):
+        await scene.until(partial(is_kept_out, scene, name), PATIENCE, f"{name} is not told why it waits")
+    search.let_go()
+    await scene.until(scene.is_well, PATIENCE, "the card is held by nobody")
+    await scene.until(lambda: scene.has_pending(1), PATIENCE, "there is one slot more")
+    await scene.delete("share")
+    await scene.run("one", "two")
+    await is_in_order(scene, 0)
+
+
+async def is_closed(extender: Served, node: GpuNode) -> bool:
+    return bool((await inspected(extender, node.name))["unusable"] == RESERVATION_LOST)
+
+
+async def is_kept_out(scene: Scene, name: str) -> bool:
+    """kube-scheduler has told so."""
+    return REASON_TEXT[RESERVATION_LOST] in await scene.why(name)
 
 
 async def is_in_order(scene: Scene, reservations: int) -> None:

@@ -13,6 +13,7 @@ from tests.controlplane.client import path_of
 from tests.controlplane.gpu_node import GpuNode
 from tests.controlplane.judge import Kind
 from tests.controlplane.kubelets import Started, report
+from tests.controlplane.process import PATIENCE
 from tests.controlplane.scene import Scene
 from tests.controlplane.stage import Served, Stage, inspected
 
@@ -61,10 +62,10 @@ async def is_ending(scene: Scene) -> bool:
 
 async def holds_until_it_is_empty(scene: Scene, node: GpuNode) -> None:
     """It was asked to end: it holds its card as long as shares run on it, takes no new one, and goes then."""
-    await scene.until(lambda: is_ending(scene), 5, "its end was asked for")
+    await scene.until(lambda: is_ending(scene), PATIENCE, "its end was asked for")
     await two_want_a_card_each(scene)
     await scene.submit(make_pod("new").gpu_fraction("0.3"))
-    await scene.until(lambda: scene.has_pending(2), 20, "one whole pod, or the share, finds the other card")
+    await scene.until(lambda: scene.has_pending(2), PATIENCE, "one whole pod, or the share, finds the other card")
     await scene.stay_pending()
     assert scene.referee.violations() == [], "the agent ignores SIGTERM"
     assert [len(sizes) for sizes in scene.cards(node)].count(2) == 1, "what is going takes no new share"
@@ -90,7 +91,7 @@ async def test_preempted(scene: Scene, node: GpuNode, stage: Stage) -> None:
     other = await asyncio.to_thread(stage.plane.start_scheduler, profile, "other-scheduler")
     try:
         await scene.submit(make_pod("vip").gpus(2).spec(schedulerName="other", priorityClassName="gpu-extender"))
-        await scene.until(lambda: is_ending(scene), 20, "its end was asked for")
+        await scene.until(lambda: is_ending(scene), PATIENCE, "its end was asked for")
         await scene.stay_pending("vip")
         assert scene.referee.violations() == [], "the agent ignores SIGTERM"
         await scene.delete("a", "b")
@@ -103,7 +104,7 @@ async def test_force_deleted(scene: Scene, node: GpuNode, extender: Served) -> N
     """The object is gone at once, the agent ignores SIGTERM: kube-scheduler thinks that the card is free."""
     reservation = await the_reservation(scene)
     await scene.admin.delete(path_of(reservation), {"gracePeriodSeconds": 0})
-    await scene.until(lambda: is_closed(extender, node), 10, "the node gives out nothing")
+    await scene.until(lambda: is_closed(extender, node), PATIENCE, "the node gives out nothing")
     await two_want_a_card_each(scene)
     await scene.stay_pending("w1", "w2")
     assert await scene.failed() == []
@@ -115,11 +116,11 @@ async def test_deleted_now_the_card_is_given_to_nobody_and_held_again(
 ) -> None:
     """``kubectl delete --now``: its process is killed after a second, and the device plugin has the card back."""
     await scene.admin.delete(path_of(await the_reservation(scene)), {"gracePeriodSeconds": 1})
-    await scene.until(lambda: is_closed(extender, node), 10, "the node gives out nothing")
+    await scene.until(lambda: is_closed(extender, node), PATIENCE, "the node gives out nothing")
     await two_want_a_card_each(scene)
     await are_told(scene, {"a": notices.LOST, "b": notices.LOST, node.name: notices.CLOSED})
     await scene.until(scene.is_well, 60, "the card is held by nobody")
-    await scene.until(lambda: scene.has_pending(1), 30, "one of two has the other card")
+    await scene.until(lambda: scene.has_pending(1), PATIENCE, "one of two has the other card")
     await are_told(scene, {"a": notices.REPAIRED, "b": notices.REPAIRED, node.name: notices.REOPENED})
     await scene.submit(make_pod("c").gpu_fraction("0.3"))
     await scene.run("c")
@@ -141,7 +142,7 @@ async def test_one_that_never_reports_is_given_up(scene: Scene, node: GpuNode) -
 
     scene.referee.agent = never_reports
     await scene.submit(make_pod("new").gpu_fraction("0.9"))
-    await asyncio.wait_for(silent.wait(), 15)
+    await asyncio.wait_for(silent.wait(), PATIENCE)
     scene.referee.agent = report
     await scene.run("new", seconds=60)
     assert len(scene.opened) == 3, "the one of the shares, the silent one, and the next"
@@ -162,7 +163,7 @@ async def test_one_that_the_kubelet_refuses_is_given_up(scene: Scene) -> None:
     [device] = node.devices
     node.unhealthy.add(device)
     await scene.submit(make_pod("new").gpu_fraction("0.5"))
-    await scene.until(lambda: has_failed(scene), 20, "the kubelet refuses it")
+    await scene.until(lambda: has_failed(scene), PATIENCE, "the kubelet refuses it")
     node.unhealthy.clear()
     await scene.run("new", seconds=60)
     assert scene.referee.violations() == []

@@ -8,6 +8,7 @@ from extender.core.names import BOOT_ID
 from tests.builders import make_node, make_pod
 from tests.controlplane.gpu_node import GpuNode
 from tests.controlplane.judge import Kind
+from tests.controlplane.process import PATIENCE
 from tests.controlplane.scene import Scene
 from tests.controlplane.stage import Served, inspected
 
@@ -43,7 +44,7 @@ async def test_gpushare_device_plugin_35_a_node_that_reboots(scene: Scene, exten
     node = await a_node_with_three_cards(scene)
     boot, cards, devices = node.boot_id, scene.cards(node), devices_of(scene, "a", "b", "c")
     await scene.referee.reboot(node.name)
-    await scene.until(lambda: is_closed(extender, node), 10, "the node gives out nothing")
+    await scene.until(lambda: is_closed(extender, node), PATIENCE, "the node gives out nothing")
     await scene.submit(*(make_pod(f"w{i}").gpus(1) for i in range(3)), make_pod("s").gpu_fraction("0.2"))
     await scene.run("a", "b", "c")
     assert devices_of(scene, "a", "b", "c") == devices
@@ -63,7 +64,7 @@ async def test_a_node_that_reboots_gives_nothing_away_meanwhile(scene: Scene, ex
     """Before anything is repaired."""
     node = await a_node_with_three_cards(scene)
     await scene.referee.reboot(node.name)
-    await scene.until(lambda: is_closed(extender, node), 10, "the node gives out nothing")
+    await scene.until(lambda: is_closed(extender, node), PATIENCE, "the node gives out nothing")
     await scene.submit(*(make_pod(f"w{i}").gpus(2) for i in range(2)))
     await scene.stay_pending("w0", "w1")
     await scene.run("a", "b", "c")
@@ -80,7 +81,7 @@ async def test_a_node_that_is_deleted_and_comes_back(scene: Scene) -> None:
     assert scene.cards(node) == before
     await scene.submit(make_pod("whole").gpus(1), make_pod("d").gpu_fraction("0.3"), make_pod("none").gpus(1))
     await scene.run("d")
-    await scene.until(lambda: scene.has_pending(1), 20, "one card was free")
+    await scene.until(lambda: scene.has_pending(1), PATIENCE, "one card was free")
     assert scene.cards(node) == sorted([*before[:1], sorted([*before[1], A100 * 3 // 10])])
     assert scene.referee.violations() == []
     assert await scene.lost() == []
@@ -90,7 +91,7 @@ async def test_a_node_that_comes_back_with_other_cards(scene: Scene, extender: S
     """Re-imaged, or its cards exchanged: the old shares cannot start, and nothing is placed on what is gone."""
     node = await a_node_with_three_cards(scene)
     await scene.referee.reimage(node.name)
-    await scene.until(lambda: is_closed(extender, node), 10, "the node gives out nothing")
+    await scene.until(lambda: is_closed(extender, node), PATIENCE, "the node gives out nothing")
     await scene.submit(make_pod("new").gpu_fraction("0.3"))
     await scene.stay_pending("new")
     assert scene.referee.violations() == []
@@ -100,7 +101,7 @@ async def test_a_node_that_comes_back_with_other_cards(scene: Scene, extender: S
 async def test_a_node_with_other_cards_is_as_new_once_the_old_pods_are_gone(scene: Scene, extender: Served) -> None:
     node = await a_node_with_three_cards(scene)
     await scene.referee.reimage(node.name)
-    await scene.until(lambda: is_closed(extender, node), 10, "the node gives out nothing")
+    await scene.until(lambda: is_closed(extender, node), PATIENCE, "the node gives out nothing")
     await scene.delete("a", "b", "c")
     await scene.submit(*(make_pod(f"new-{i}").gpu_fraction("0.6") for i in range(2)), make_pod("whole").gpus(1))
     await scene.run("new-0", "new-1", "whole", seconds=90)
@@ -166,7 +167,7 @@ async def test_a_user_pod_asked_to_end_keeps_its_room_until_it_has(scene: Scene)
     await scene.submit(make_pod("new").gpu_fraction("0.7"))
     await scene.stay_pending("new", seconds=1)
     await scene.delete("old")
-    await scene.run("new", seconds=10)
+    await scene.run("new")
     assert scene.referee.violations() == []
 
 

@@ -15,6 +15,7 @@ from tests.controlplane.client import Client
 from tests.controlplane.in_force import wait_until_in_force
 from tests.controlplane.judge import Kind
 from tests.controlplane.policies import grant_everything_on_pods, refused
+from tests.controlplane.process import PATIENCE
 from tests.controlplane.scene import BY_THE_TEST, Scene
 from tests.controlplane.stage import Served, Stage, inspected
 from tests.controlplane.users import TENANT
@@ -54,7 +55,7 @@ async def test_hami_3030_an_open_bind_ends_without_a_device_and_is_told(
     await binder.bind(pod, node.name)
     await scene.run("past")
     assert scene.referee.running()["default/past"].environments["main"] == {"NVIDIA_VISIBLE_DEVICES": ""}
-    await scene.until(lambda: scene.was_told("past", notices.BYPASSED), 15, "its user is not told")
+    await scene.until(lambda: scene.was_told("past", notices.BYPASSED), PATIENCE, "its user is not told")
     assert await extender.metric(BYPASSED) == before + 1
     assert "bypassed" in {found["kind"] for found in (await extender.get("/check"))["differences"]}
     [gpu] = (await inspected(extender, node.name))["sharedGpus"]

@@ -10,6 +10,7 @@ from tests.builders import make_node, make_pod
 from tests.controlplane.client import Answer
 from tests.controlplane.gpu_node import Device
 from tests.controlplane.judge import Kind
+from tests.controlplane.process import PATIENCE
 from tests.controlplane.scene import Scene
 from tests.controlplane.stage import Served, inspected
 
@@ -67,7 +68,11 @@ async def test_aliyun_201_what_is_deleted_leaves_nothing_behind(scene: Scene, ex
         await scene.submit(*(make_pod(name).gpu_fraction(".25") for name in quarters))
         await scene.run(*quarters, seconds=15)
         await scene.delete(*quarters)
-    assert all(gpu["usedMiB"] == 0 for gpu in (await inspected(extender, node.name))["sharedGpus"])
+
+    async def holds_nothing() -> bool:
+        return all(gpu["usedMiB"] == 0 for gpu in (await inspected(extender, node.name))["sharedGpus"])
+
+    await scene.until(holds_nothing, PATIENCE, "what is gone still counts")
     assert scene.referee.violations() == []
 
 
@@ -101,7 +106,7 @@ async def test_hami_2959_an_undecodable_annotation_closes_the_node(scene: Scene,
         await scene.run(f"forged-{number}")
     scene.referee.forgive()
     await scene.submit(make_pod("one").gpu_fraction("0.9"), make_pod("two").gpu_fraction("0.9"))
-    await scene.until(lambda: scene.has_pending(1), 20, "one of two must run")
+    await scene.until(lambda: scene.has_pending(1), PATIENCE, "one of two must run")
     await scene.stay_pending()
     assert [len(sizes) for sizes in scene.cards(good)] == [1]
     for node in dark:

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from tests.builders import make_node, make_pod
 from tests.controlplane.kubelets import Started, report
+from tests.controlplane.process import PATIENCE
 from tests.controlplane.scene import Scene
 from tests.controlplane.stage import Served, inspected
 
@@ -35,10 +36,14 @@ async def test_kai_847_a_refused_bind_leaves_no_reservation(scene: Scene, extend
     node = await scene.add(make_node("n").gpus(2, mib=A100))
     async with scene.refusing_bindings_of("refused"):
         await scene.submit(make_pod("refused").gpu_fraction("0.5").num_devices(2))
-        await scene.until(lambda: scene.has_closed(2), 30, "what was opened for nothing is closed")
+        await scene.until(lambda: scene.has_closed(2), PATIENCE, "what was opened for nothing is closed")
         await scene.delete("refused")
     await scene.until(lambda: scene.has_reservations(0), 90, "both cards must be given back")
-    assert (await inspected(extender, node.name))["sharedGpus"] == []
+
+    async def has_none_open() -> bool:
+        return bool((await inspected(extender, node.name))["sharedGpus"] == [])
+
+    await scene.until(has_none_open, PATIENCE, "to the extender they are still open")
     await scene.submit(make_pod("whole").gpus(2))
     await scene.run("whole")
     assert scene.referee.violations() == []
@@ -106,7 +111,7 @@ async def test_kai_611_one_stuck_reservation_blocks_nobody_else(scene: Scene) ->
 
     scene.referee.agent = silent_on_stuck
     await scene.submit(make_pod("waits").gpu_fraction("0.5").spec(nodeSelector=hostname(stuck.name)))
-    await scene.until(lambda: scene.has_opened(1), 10, "its reservation must have been asked for")
+    await scene.until(lambda: scene.has_opened(1), PATIENCE, "its reservation must have been asked for")
     pods = [make_pod(f"p{i}").gpu_fraction("0.25").spec(nodeSelector=hostname(good.name)) for i in range(4)]
     began = time.monotonic()
     await scene.submit(*pods)

@@ -8,6 +8,7 @@ import pytest
 
 from tests.builders import make_node, make_pod
 from tests.controlplane.gpu_node import Device
+from tests.controlplane.process import PATIENCE
 from tests.controlplane.records import forge_entry
 from tests.controlplane.scene import BY_THE_TEST, Scene
 from tests.controlplane.stage import Served
@@ -53,7 +54,7 @@ async def test_the_extender_uses_every_right_that_it_has_and_is_refused_nothing(
     await scene.run("asks")
     async with scene.refusing_bindings_of("refused"):
         await scene.submit(make_pod("refused").gpu_fraction("0.9").num_devices(2))
-        await scene.until(lambda: scene.has_closed(2), 30, "what was opened for nothing is closed")
+        await scene.until(lambda: scene.has_closed(2), PATIENCE, "what was opened for nothing is closed")
 
     asked = requests(audit)
     assert asked, "the audit log is empty"

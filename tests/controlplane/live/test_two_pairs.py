@@ -2,12 +2,14 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 
 import pytest
 
 from tests.builders import make_node, make_pod
 from tests.controlplane.crowd import Crowd
 from tests.controlplane.gpu_node import requests
+from tests.controlplane.process import PATIENCE
 from tests.controlplane.room import GPU
 from tests.controlplane.scene import Scene
 from tests.controlplane.stage import QUICK, Served, Stage, configuration
@@ -95,8 +97,13 @@ async def test_an_extender_that_stood_still_knows_again_who_has_what(scene: Scen
     await scene.submit(make_pod("later").gpu_fraction("0.5").spec(schedulerName=OTHER))
     await scene.stay_pending("later")
     assert [pod for pod in scene.opened.values() if pod["metadata"].get("deletionTimestamp")] == []
-    assert (await first.get("/check"))["differences"] == (await second.get("/check"))["differences"] == []
+    for extender in (first, second):
+        await scene.until(partial(is_in_step, extender), PATIENCE, "what it has and what there is differ")
     assert scene.referee.violations() == []
+
+
+async def is_in_step(extender: Served) -> bool:
+    return bool((await extender.get("/check"))["differences"] == [])
 
 
 async def test_both_schedulers_take_every_pod(scene: Scene, stage: Stage, pairs: list[Served]) -> None:

@@ -10,8 +10,9 @@ from tests.builders import PodBuilder, make_node, make_pod
 from tests.controlplane.client import Client, path_of
 from tests.controlplane.gpu_node import Admitted
 from tests.controlplane.policies import decided, grant_everything_on_pods, refused
+from tests.controlplane.process import PATIENCE
 from tests.controlplane.scene import Scene
-from tests.controlplane.stage import Served, Stage
+from tests.controlplane.stage import Served, Stage, inspected
 from tests.controlplane.users import TENANT
 from tests.controlplane.vcluster import DOMAIN, host_name, on_host
 
@@ -42,7 +43,7 @@ def virtual(name: str = "train", namespace: str = "team-a") -> PodBuilder:
 async def running(scene: Scene, name: str, namespace: str = "team-a") -> Admitted:
     """The pod as it runs on the host."""
     host = f"default/{host_name(name, namespace)}"
-    await scene.referee.wait_running([host], 30)
+    await scene.referee.wait_running([host], PATIENCE)
     return scene.referee.running()[host]
 
 
@@ -103,7 +104,7 @@ async def test_a_placement_that_was_copied_to_the_virtual_pod_does_not_come_back
     copied = {k: v for k, v in first["metadata"]["annotations"].items() if not k.startswith(DOMAIN)}
     assert copied.keys() > {names.SHARED_GPUS, names.VISIBLE_DEVICES, names.TRY}
     await scene.admin.delete(path_of(first), {"gracePeriodSeconds": 0})
-    await scene.referee.until(lambda: not any("train" in name for name in scene.referee.running()), 10)
+    await scene.referee.until(lambda: not any("train" in name for name in scene.referee.running()), PATIENCE)
     await scene.referee.remove_node(old.name)
     node = await scene.add(make_node("new").gpus(1, mib=8192))
     again = wants.build()
@@ -147,7 +148,7 @@ async def test_annotations_that_are_dropped_on_the_way_leave_an_ordinary_pod(
     pod = await running(scene, "train")
     assert pod.environments["main"]["NVIDIA_VISIBLE_DEVICES"] == ""
     assert scene.cards(node) == []
-    assert (await extender.get("/inspect"))["totals"]["usedMiB"] == 0
+    assert (await inspected(extender, node.name))["sharedGpus"] == []
 
 
 async def test_a_scheduler_inside_the_virtual_cluster_cannot_place_a_share(scene: Scene, syncer: Client) -> None:

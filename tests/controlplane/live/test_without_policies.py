@@ -20,6 +20,7 @@ from tests.controlplane.in_force import wait_until_in_force
 from tests.controlplane.judge import Kind
 from tests.controlplane.kubelets import Started, report
 from tests.controlplane.policies import grant_everything_on_pods
+from tests.controlplane.process import PATIENCE
 from tests.controlplane.records import RECORDS
 from tests.controlplane.scene import BY_THE_TEST, Scene
 from tests.controlplane.stage import Served, Stage, inspected
@@ -146,7 +147,7 @@ async def test_hami_3030_an_open_bind_ends_without_a_device_and_is_told(
     await scene.submit(make_pod("past").gpu_memory(1000).spec(nodeSelector=BY_THE_TEST))
     await tenant.bind(await scene.pod("past"), node.name)
     await scene.run("past")
-    await scene.until(lambda: scene.was_told("past", notices.BYPASSED), 15, "its user is told")
+    await scene.until(lambda: scene.was_told("past", notices.BYPASSED), PATIENCE, "its user is told")
     assert await counted(extender, "bypassed") == before + 1
     assert "bypassed" in await kinds(extender)
     [gpu] = (await inspected(extender, node.name))["sharedGpus"]
@@ -160,13 +161,13 @@ async def test_an_open_bind_is_told_once_whoever_tells_it(scene: Scene, node: Gp
     await scene.submit(make_pod("past").gpu_memory(1000).spec(nodeSelector=BY_THE_TEST))
     await scene.admin.bind(await scene.pod("past"), node.name)
     other = scene.stage.start_extender("second")
-    await scene.until(lambda: scene.was_told("past", notices.BYPASSED), 15, "its user is told")
+    await scene.until(lambda: scene.was_told("past", notices.BYPASSED), PATIENCE, "its user is told")
     await restart(extender)
 
     async def both_know() -> bool:
         return min(await counted(extender, "bypassed"), await counted(other, "bypassed")) >= 1
 
-    await scene.until(both_know, 15, "every process counts what it sees")
+    await scene.until(both_know, PATIENCE, "every process counts what it sees")
     await scene.stay_pending(seconds=5)
     [event] = await scene.events("past", notices.BYPASSED)
     assert event["type"] == "Warning"
@@ -191,7 +192,7 @@ async def test_hami_3030_nobody_frees_a_victims_memory(
     await tenant.patch(path_of(await scene.pod("victim")), annotated(WRITTEN[written]))
     await scene.submit(make_pod("early").gpu_memory(CARD - HELD + 1))
     await scene.stay_pending("early")
-    await scene.until(lambda: scene.was_told("victim", notices.CHANGED), 15, "its user is told")
+    await scene.until(lambda: scene.was_told("victim", notices.CHANGED), PATIENCE, "its user is told")
     assert "different" in await kinds(extender)
     await restart(extender)
     await scene.stay_pending("early")

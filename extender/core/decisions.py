@@ -247,7 +247,7 @@ class Decisions:
         # Only for nodes that are new: a restart brings many pods, and each changes a node.
         if len(self._board) > self._written:
             self._write_rows()
-        return frozenset(kind.product for kind in self._fleet.kinds if kind.card > 1)
+        return self._fleet.products
 
     def _products_by_names(self, uid: str, request: GpuRequest, asked: Asked) -> Products:
         facts = self._fleet.facts(len(self._board))

@@ -123,6 +123,8 @@ class Fleet:
     def __init__(self) -> None:
         self.kinds: dict[Kind, int] = {}
         self.sizes: dict[int, int] = {}
+        #: The models of nodes whose GPUs have a known size.
+        self.products: frozenset[str | None] = frozenset()
         self._rows = _blank(64, 4)
         #: By position.
         self._written: dict[int, _Written] = {}
@@ -202,7 +204,7 @@ class Fleet:
         facts[GPUS] = inventory.whole_gpus
         facts[CARD] = _card(inventory)
         facts[SIZE] = _index(self.sizes, facts[CARD])
-        facts[KIND] = _index(self.kinds, kind_of(inventory))
+        facts[KIND] = self._kind(kind_of(inventory))
         facts[SHARE_REFUSED] = _share_refused(inventory)
         facts[WHOLE_REFUSED] = CODE[inventory.unusable, False] if inventory.unusable is not None else 0
         facts[RULE] = _rule(inventory)
@@ -212,6 +214,11 @@ class Fleet:
         facts[KNOWN] = True
         facts[NEEDS] = BACKEND_BIT.get(inventory.enforcement or "", 0)
         return facts
+
+    def _kind(self, kind: Kind) -> int:
+        if kind not in self.kinds and kind.card > 1:
+            self.products |= {kind.product}
+        return _index(self.kinds, kind)
 
     def _reserve(self, position: int, gpus: int) -> None:
         nodes, columns = self._rows.free.shape

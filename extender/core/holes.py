@@ -73,8 +73,8 @@ def best_filling(sizes: NDArray[np.int64], prices: Floats) -> Floats:
     """For each capacity 0..GRID, the most that a multiset of sizes within it is worth (unbounded knapsack)."""
     values = np.zeros(GRID + 1)
     for size, price in zip(sizes.tolist(), prices.tolist(), strict=True):
-        if price <= 0:
-            continue
+        if price <= values[size]:
+            continue  # What is smaller is worth as much in its place.
         # One, then two, then four more: every number of copies is a sum of these.
         copies = 1
         while copies * size <= GRID:

@@ -130,7 +130,9 @@ class Decisions:
         if not counts[FITS]:
             return self._nothing_fits(nodes, found, rejections)
         if not request.asks_for_gpu:
-            return Filtered(_distinct(nodes, found, counts[FITS]), rejections=rejections)
+            distinct = np.count_nonzero(asked.flags) == len(nodes)
+            fitting = nodes if counts[FITS] == len(nodes) else compress(nodes, (found == FITS).tolist())
+            return Filtered(list(fitting) if distinct else list(dict.fromkeys(fitting)), rejections=rejections)
         started = self._opened_for(uid, nodes, found)
         chosen = started or self._board.names(best(verdicts.cost, asked.flags, self.policy.shortlist))
         if len(chosen) == 1:
@@ -147,7 +149,7 @@ class Decisions:
         if isinstance(request, InvalidRequest):
             return scores
         uid = uid_of(pod)
-        asked = self._board.asked(list(scores))
+        asked = self._board.asked(nodes if len(nodes) == len(scores) else list(scores))
         verdicts = self._judged(request, uid, asked)
         # Nodes without GPUs are all as good for a pod that wants none.
         equal = max(1, int(np.count_nonzero(asked.flags & (verdicts.cost == -np.inf))))
@@ -462,8 +464,3 @@ def _rejections(counts: Sequence[int]) -> dict[str, int]:
         reason, _ = REASONS[code - 1]
         rejections[reason] = rejections.get(reason, 0) + counts[code]
     return rejections
-
-
-def _distinct(nodes: Sequence[str], codes: NDArray[np.int16], fitting: int) -> list[str]:
-    """Those that fit, once each; ``fitting``: how many names are of such."""
-    return list(dict.fromkeys(nodes if fitting == len(nodes) else compress(nodes, (codes == FITS).tolist())))

@@ -106,15 +106,15 @@ class Rows:
         )
 
 
+#: Facts, free, size, takes.
+_Row = tuple[list[int], list[int], list[int], list[int]]
+
+
 class _Written(NamedTuple):
     """What a row was made from, besides what changes with the pods there, and the row."""
 
     node: Node
-    row: "_Row"
-
-
-#: Facts, free, size, takes.
-_Row = tuple[list[int], list[int], list[int], list[int]]
+    row: _Row
 
 
 class Fleet:
@@ -137,14 +137,14 @@ class Fleet:
         self._reserve(position, 0 if state is None else 1 + len(state.gpus))
         known = self._written.get(position)
         if state is None:
-            if known is not None:
-                del self._written[position]
-            self._write(position, (_UNKNOWN.tolist(), 0, 0, 0))
+            self._written.pop(position, None)
+            self._write(position, (_UNKNOWN, 0, 0, 0))
             return known is not None
-        same_node = known is not None and state.node is known.node
-        facts = self._facts(state, known.row[0] if known is not None and same_node else self._of_node(state.node))
+        if known is not None and known.node is not state.node:
+            known = None
+        facts = self._facts(state, self._of_node(state.node) if known is None else known.row[0])
         row = (facts, *self._gpus(state, self._rows.free.shape[1]))
-        if known is not None and same_node and row == known.row:
+        if known is not None and row == known.row:
             return False
         self._written[position] = _Written(state.node, row)
         self._write(position, row)

@@ -11,6 +11,7 @@ that much CPU and memory: a table, so a node costs one look-up per GPU however m
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import NamedTuple
 
 import numpy as np
@@ -25,7 +26,6 @@ Floats = NDArray[np.float64]
 _MOST_MIB = (1 << 40) - 1
 #: No node has more GPUs; requests for more run nowhere.
 _MOST_GPUS = 64
-_NO_REQUESTS: Ints = np.zeros(0, np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +75,12 @@ class _Holes(NamedTuple):
     @classmethod
     def of_requests(cls, requests: Sequence[Ints]) -> "_Holes":
         """``requests``: for each kind the different MiB that are asked for, ascending."""
-        largest = np.array([*(asked.max(initial=0) for asked in requests), 0], np.int64)
-        numbers = [_steps(asked, most) for asked, most in zip((*requests, _NO_REQUESTS), largest.tolist(), strict=True)]
-        first = np.cumsum([0, *(len(asked) + 1 for asked in requests)])
-        number = np.concatenate(
-            [steps + start for steps, start in zip(numbers, first.tolist(), strict=True)], dtype=np.int32
-        )
-        return cls(number, np.cumsum([0, *(len(steps) for steps in numbers[:-1])]), largest)
+        largest = [int(asked.max(initial=0)) for asked in requests]
+        fitting = [_fitting(asked, most) for asked, most in zip(requests, largest, strict=True)]
+        *first, _ = accumulate((len(asked) + 1 for asked in requests), initial=0)
+        *start, _ = accumulate(map(len, fitting), initial=0)
+        numbers = [counts + number for counts, number in zip(fitting, first, strict=True)]
+        return cls(np.concatenate(numbers, dtype=np.int32), np.array(start), np.array(largest))
 
     def of(self, kind: Ints, mib: Ints) -> NDArray[np.int32]:
         """The numbers of these amounts, a row for each kind."""
@@ -184,7 +183,8 @@ def fragmentation_of(shapes: Shapes, weights: Floats) -> Fragmentation:
 def _single(shapes: Shapes, weights: Floats, cpu: Ints) -> tuple[Floats, _Holes]:
     kinds = range(shapes.mib.shape[1])
     fits = (shapes.mib >= 0) & (shapes.devices == 1)[:, None]
-    holes = _Holes.of_requests([np.unique(shapes.mib[fits[:, kind], kind]) for kind in kinds])
+    requests = [np.unique(shapes.mib[fits[:, kind], kind]) for kind in kinds]
+    holes = _Holes.of_requests([*requests, np.zeros(0, np.int64)])
     shape, kind = np.nonzero(fits)
     column = holes.of(kind, shapes.mib[shape, kind][:, None])[:, 0]
     table = np.zeros((len(cpu) + 1, int(holes.number[-1]) + 1))
@@ -197,7 +197,7 @@ def _single(shapes: Shapes, weights: Floats, cpu: Ints) -> tuple[Floats, _Holes]
     return table, holes
 
 
-def _steps(requests: Ints, largest: int) -> Ints:
+def _fitting(requests: Ints, largest: int) -> Ints:
     """For 0 to ``largest`` MiB how many of the requests fit, each by itself."""
     return np.repeat(np.arange(len(requests) + 1), np.diff(requests, prepend=0, append=largest + 1))
 

@@ -186,18 +186,20 @@ def is_plain(request: GpuRequest) -> bool:
 
 
 def _whole_codes(rows: Rows, count: int) -> Codes:
+    """The last reason that is written speaks."""
     facts = rows.facts
     count = fleet.clipped(count)
+    is_special = np.count_nonzero(facts[:, fleet.SPECIAL])
     found = np.where(facts[:, fleet.WHOLE] < count, _WHOLE_GPUS, _FITS)
+    if is_special:
+        _refuse(found, facts[:, fleet.CLOSED])
     found[facts[:, fleet.GPUS] < count] = _GPU_COUNT
-    if not np.count_nonzero(facts[:, fleet.SPECIAL]):
-        return found
-    _refuse(found, facts[:, fleet.CLOSED], but_for=found == _GPU_COUNT)
-    _refuse(found, facts[:, fleet.WHOLE_REFUSED])
-    rule = facts[:, fleet.RULE]
-    counted = rule != fleet.COUNT_WHOLE
-    found[counted] = facts[counted, fleet.CLOSED]
-    found[(rule == fleet.COUNT_UNITS) & (facts[:, fleet.UNITS] < count)] = _UNIT_COUNT
+    if is_special:
+        _refuse(found, facts[:, fleet.WHOLE_REFUSED])
+        counted = facts[:, fleet.RULE] != fleet.COUNT_WHOLE
+        found[counted] = facts[counted, fleet.CLOSED]
+        short = (facts[:, fleet.RULE] == fleet.COUNT_UNITS) & (facts[:, fleet.UNITS] < count)
+        found[short] = _UNIT_COUNT
     return found
 
 
@@ -225,20 +227,21 @@ def _share_codes(rows: Rows, share: Share, backends: Collection[str], room: Room
     is_special = np.count_nonzero(facts[:, fleet.SPECIAL])
     if is_special:
         found[(facts[:, fleet.BARRED] != 0) & (found == _RESERVATION_ROOM)] = _RESERVATION_FAILED
-        _refuse(found, facts[:, fleet.CLOSED], but_for=never)
+        _refuse(found, facts[:, fleet.CLOSED])
     if np.count_nonzero(never):
         found[never] = np.where(facts[never, fleet.GPUS] < devices, _GPU_COUNT, _GPU_TOO_SMALL)
-    if np.count_nonzero(facts[:, fleet.NEEDS]):
-        found[facts[:, fleet.NEEDS] & ~sum(fleet.BACKEND_BIT[backend] for backend in backends) != 0] = _NOT_PREPARED
+    needs = facts[:, fleet.NEEDS]
+    if np.count_nonzero(needs):
+        unprepared = needs & ~sum(fleet.BACKEND_BIT[backend] for backend in backends)
+        found[unprepared != 0] = _NOT_PREPARED
     if is_special:
         _refuse(found, facts[:, fleet.SHARE_REFUSED])
     return found
 
 
-def _refuse(found: Codes, codes: Ints, but_for: Flags | None = None) -> None:
+def _refuse(found: Codes, codes: Ints) -> None:
     """Where there is such a code it speaks instead of what was found."""
-    where = codes != 0 if but_for is None else (codes != 0) & ~but_for
-    np.copyto(found, codes, where=where, casting="unsafe")
+    np.copyto(found, codes, where=codes != 0, casting="unsafe")
 
 
 def options(rows: Rows, request: GpuRequest, room: Room | None, *, fills_first: bool, order: Order) -> Options:

@@ -252,16 +252,21 @@ class Decisions:
         return self._fleet.products
 
     def _products_by_names(self, uid: str, request: GpuRequest, asked: Asked) -> Products:
-        facts = self._fleet.facts(len(self._board))
         named = asked.flags[: len(self._board)]
-        roomy = (facts[:, fleet.CPU] >= request.cpu_milli) & (facts[:, fleet.MEMORY] >= request.memory_bytes)
-        roomy &= facts[:, fleet.SLOTS] > 0
-        missing = self._that_fit(uid, request, (roomy & ~named).nonzero()[0])
+        missing = self._that_fit(uid, request, self._roomy(request, ~named))
         if not len(missing):
             return None  # Nothing that has room is missing: no sign that the pod is bound to any model.
-        offered = self._that_fit(uid, request, (roomy & named).nonzero()[0])
+        offered = self._that_fit(uid, request, self._roomy(request, named))
         room = self._by_product(np.concatenate((missing, offered)))
         return by_names(room, self._by_product(offered), self.workload.products)
+
+    def _roomy(self, request: GpuRequest, nodes: NDArray[np.bool_]) -> Ints:
+        """The positions of those of the nodes that have the CPU, memory and pod slot for the pod."""
+        facts = self._fleet.facts(len(self._board))
+        found = (nodes & (facts[:, fleet.CPU] >= request.cpu_milli)).nonzero()[0]
+        # Few are left: of nodes that are not named CPU is what most lack.
+        roomy: Ints = found[(facts[found, fleet.MEMORY] >= request.memory_bytes) & (facts[found, fleet.SLOTS] > 0)]
+        return roomy
 
     def _that_fit(self, uid: str, request: GpuRequest, positions: Ints) -> Ints:
         if not len(positions):

@@ -56,8 +56,7 @@ class _Several:
         mib = self.mib[kinds][:, None]
         rest, hole = options.left, options.holes * (options.columns >= 0)
         roomy = options.before(roomy) + ((rest >= mib) * 1 - (hole >= mib)).sum(axis=1)
-        card = options.before(options.nodes.card)
-        free = options.before(free) + (rest * (rest >= mib) - hole * (hole >= mib)).sum(axis=1) / card
+        free = options.before(free) + (rest * (rest >= mib) - hole * (hole >= mib)).sum(axis=1) / options.card
         after = self.usable(options.after(rank), kinds, options.after(options.whole), roomy, free)
         gained: Floats = after - before
         return gained
@@ -151,7 +150,7 @@ class Fragmentation:
         mib = np.array((options.left, options.holes * (options.columns >= 0)))
         worth = _at(self.single, rank[:, None], self.holes.of(options.before(kind), mib)) * mib
         change = worth[0] - worth[1]
-        gained: Floats = over_devices(change) / options.before(options.nodes.card)
+        gained: Floats = over_devices(change) / options.card
         return gained
 
     def _rank(self, cpu: Ints) -> Ints:

@@ -96,6 +96,8 @@ class Options(NamedTuple):
     #: Which of the nodes each choice is on, and how many GPUs it opens there.
     node: Ints
     opened: Ints
+    #: MiB of a whole GPU there.
+    card: Ints
     #: Where ``cpu`` and ``whole`` have what is left after each choice, counted row by row.
     rest: Ints
     #: For each device of a share: the shared GPU's column, or -1 for a new one; existing ones first.
@@ -116,11 +118,9 @@ class Options(NamedTuple):
 
     def taken(self) -> NDArray[np.float64]:
         """What each choice takes, in GPUs."""
-        taken: NDArray[np.float64]
         if self.is_share:
-            taken = over_devices(self.mib) / self.before(self.nodes.card)
-        else:
-            taken = (self.whole[0] - self.whole[1]).astype(float)
+            return over_devices(self.mib) / self.card
+        taken: NDArray[np.float64] = (self.whole[0] - self.whole[1]).astype(float)
         return taken
 
 
@@ -266,7 +266,8 @@ def _no_share(rows: Rows, request: GpuRequest) -> Options:
         whole[1] -= fleet.clipped(request.whole_gpus) * rows.facts[:, fleet.OWN]
     each = np.arange(len(rows))
     none = np.zeros((len(rows), 0), np.int64)
-    return Options(False, nodes, cpu, whole, each, np.zeros_like(each), each + len(each), none, none, none, none)
+    rest = each + len(each)
+    return Options(False, nodes, cpu, whole, each, np.zeros_like(each), nodes.card, rest, none, none, none, none)
 
 
 def _one_device(rows: Rows, request: GpuRequest, room: Room, fills_first: bool) -> Options:
@@ -306,8 +307,10 @@ def _share(  # noqa: PLR0913, PLR0917 - the fields of Options
     opening = _opening(int(opened.max(initial=0)))
     cpu = nodes.cpu - RESERVATION_NEEDS[names.CPU] * opening
     cpu[1:] -= fleet.clipped(request.cpu_milli)
+    whole = nodes.whole - opening
+    card = nodes.card.take(node)
     rest = (1 + opened) * len(nodes.cpu) + node
-    return Options(True, nodes, cpu, nodes.whole - opening, node, opened, rest, columns, holes, mib, holes - mib)
+    return Options(True, nodes, cpu, whole, node, opened, card, rest, columns, holes, mib, holes - mib)
 
 
 @lru_cache(maxsize=128)

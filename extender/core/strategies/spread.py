@@ -32,7 +32,7 @@ class Spread:
         free = nodes.card * nodes.whole + nodes.free.sum(axis=1)
         used = np.where(total > 0, 1 - free / np.maximum(total, 1), 0.0)
         shared = options.columns >= 0
-        room = options.before(nodes.card)[:, None] * shared
+        room = options.card[:, None] * shared
         taken = (room - options.holes * shared).sum(axis=1)
         return {
             "used part of the node's GPUs": options.before(used),

@@ -36,6 +36,8 @@ from extender.core.workload import Workload
 
 #: Pods whose opening GPU is remembered.
 OPENERS: Final = 10_000
+#: From so many on, nodes that stand alike are judged once.
+MANY: Final = 64
 #: The reason under which a refused request counts.
 REFUSED: Final = "InvalidRequest"
 #: The range of an extender's scores: extender/v1 MinExtenderPriority, MaxExtenderPriority.
@@ -319,7 +321,7 @@ class Decisions:
         verdicts = self._board.verdicts(
             request.shape,
             asked,
-            lambda stale: self._judge(self._fleet.at(stale), request, stale),
+            lambda stale: self._judge_all(request, stale),
         )
         own = self.claims.of(uid)
         if own is not None:
@@ -340,6 +342,14 @@ class Decisions:
         verdicts = verdicts.copy()
         verdicts.cost[position], verdicts.code[position] = np.inf, CODE["BindRefused", False]
         return verdicts
+
+    def _judge_all(self, request: GpuRequest, positions: Ints) -> tuple[NDArray[np.float64], NDArray[np.int16]]:
+        """Cost and code of each of these nodes."""
+        if len(positions) < MANY or not is_plain(request):
+            return self._judge(self._fleet.at(positions), request, positions)
+        chosen, like = self._fleet.distinct(positions)
+        cost, code = self._judge(self._fleet.at(positions[chosen]), request, positions[chosen])
+        return cost.take(like), code.take(like)
 
     def _judge(self, rows: Rows, request: GpuRequest, positions: Ints) -> tuple[NDArray[np.float64], NDArray[np.int16]]:
         """Cost and code of each row; ``positions`` are those of the rows."""

@@ -5,7 +5,7 @@ A row is derived from a ``NodeState`` and nothing else; only rows of changed nod
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -113,8 +113,38 @@ _Row = tuple[list[int], list[int], list[int], list[int]]
 class _Written(NamedTuple):
     """What a row was made from, besides what changes with the pods there, and the row."""
 
-    node: Node
+    #: None: the node is not known.
+    node: Node | None
     row: _Row
+
+
+class _Numbers:
+    """A number for each different row, below the number of rows: equal rows have one number."""
+
+    def __init__(self) -> None:
+        #: row → its number, and how many nodes have it
+        self._known: dict[Hashable, tuple[int, int]] = {}
+        self._unused: list[int] = []
+
+    def take(self, row: _Row) -> int:
+        """One more node has this row."""
+        key = _key(row)
+        number, nodes = self._known.get(key) or (self._unused.pop() if self._unused else len(self._known), 0)
+        self._known[key] = (number, nodes + 1)
+        return number
+
+    def give_back(self, row: _Row) -> None:
+        """One node less has it."""
+        key = _key(row)
+        number, nodes = self._known.pop(key)
+        if nodes > 1:
+            self._known[key] = (number, nodes - 1)
+        else:
+            self._unused.append(number)
+
+
+def _key(row: _Row) -> Hashable:
+    return tuple(map(tuple, row))
 
 
 class Fleet:
@@ -128,6 +158,9 @@ class Fleet:
         self._rows = _blank(64, 4)
         #: By position.
         self._written: dict[int, _Written] = {}
+        self._numbers = _Numbers()
+        #: position → number of its row, once it is written
+        self._number = np.zeros(64, np.int64)
 
     def put(self, position: int, state: NodeState | None) -> bool:
         """Write the node's row (None: the node is not known); whether anything about it is new.
@@ -136,19 +169,29 @@ class Fleet:
         """
         self._reserve(position, 0 if state is None else 1 + len(state.gpus))
         known = self._written.get(position)
-        if state is None:
-            self._written.pop(position, None)
-            self._write(position, (_UNKNOWN, 0, 0, 0))
-            return known is not None
-        if known is not None and known.node is not state.node:
-            known = None
-        facts = self._facts(state, self._of_node(state.node) if known is None else known.row[0])
-        row = (facts, *self._gpus(state, self._rows.free.shape[1]))
-        if known is not None and row == known.row:
+        written = self._unknown() if state is None else self._of(state, known)
+        if written == known:
             return False
-        self._written[position] = _Written(state.node, row)
-        self._write(position, row)
+        if known is not None:
+            self._numbers.give_back(known.row)
+        self._written[position] = written
+        self._number[position] = self._numbers.take(written.row)
+        rows = self._rows
+        rows.facts[position], rows.free[position], rows.size[position], rows.takes[position] = written.row
         return True
+
+    def distinct(self, positions: Ints) -> tuple[Ints, Ints]:
+        """Places among these of nodes that stand for all, no two with equal rows; and for each which one it is like.
+
+        Many nodes are alike, the empty ones first of all: whoever looks at many need not look at each.
+        """
+        number = self._number.take(positions)
+        places = np.arange(len(positions))
+        last = np.empty(len(self._number), np.int64)
+        last[number] = places
+        chosen = (last.take(number) == places).nonzero()[0]
+        last[number[chosen]] = np.arange(len(chosen))
+        return chosen, last.take(number)
 
     def row(self, state: NodeState) -> Rows:
         """One node that is not in the fleet, or stands differently there."""
@@ -165,9 +208,15 @@ class Fleet:
         self._reserve(count - 1, 0)
         return self._rows.facts[:count]
 
-    def _write(self, position: int, row: Sequence[Any]) -> None:
-        rows = self._rows
-        rows.facts[position], rows.free[position], rows.size[position], rows.takes[position] = row
+    def _of(self, state: NodeState, known: _Written | None) -> _Written:
+        """``known``: what was written last, of which the facts that follow from the Node alone may stand."""
+        same_node = known is not None and known.node is state.node
+        facts = self._facts(state, known.row[0] if known is not None and same_node else self._of_node(state.node))
+        return _Written(state.node, (facts, *self._gpus(state, self._rows.free.shape[1])))
+
+    def _unknown(self) -> _Written:
+        nothing = [0] * self._rows.free.shape[1]
+        return _Written(None, (_UNKNOWN.tolist(), nothing, nothing, nothing))
 
     def _gpus(self, state: NodeState, columns: int) -> tuple[list[int], list[int], list[int]]:
         """What is free, sizes and modes, as ``Rows`` has them."""
@@ -233,6 +282,9 @@ class Fleet:
             new[:nodes, :columns] = old
         grown.facts[:nodes] = self._rows.facts
         self._rows = grown
+        number = np.zeros(len(grown), np.int64)
+        number[:nodes] = self._number
+        self._number = number
 
 
 def kind_of(inventory: Inventory) -> Kind:

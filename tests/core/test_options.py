@@ -1,6 +1,7 @@
 """The arrays agree with ``fit``: same verdict, and the placements of every strategy are possible."""
 
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from extender.core.codes import CODE, FITS
 from extender.core.decisions import Decisions, Policy
 from extender.core.fleet import Fleet
 from extender.core.inventory import reported_memory
+from extender.core.ledger import Ledger
 from extender.core.nodereader import read_nodes
 from extender.core.options import Options, Order, Room, codes, is_plain, options
 from extender.core.placement import Placement, Shortfall, fit, has_choice
@@ -252,6 +254,40 @@ def test_no_choice_opens_a_gpu_on_a_barred_node(devices: int, barred: bool) -> N
     room = Room.of(rows, request, tuple(fleet.sizes))
     choices = options(rows, request, room, fills_first=False, order=Order.TIGHTEST)
     assert (choices.opened.sum() == 0) == barred
+
+
+@settings(max_examples=40, deadline=None)
+@given(kinds, st.lists(pods, max_size=12), st.sampled_from(names.STRATEGIES), pods)
+def test_a_node_that_is_judged_with_those_like_it_has_the_verdict_of_its_own(
+    cluster: list[str], arrivals: list[Any], strategy: str, asked: Any
+) -> None:
+    decisions = filled(cluster * 4, arrivals, strategy)
+    request = parsed(asked.build())
+    everywhere = np.arange(len(cluster * 4))
+    fleet = decisions._fleet
+    decisions._judged(request, "", decisions._board.at(everywhere))
+    alone = decisions._judge(fleet.at(everywhere), request, everywhere)
+    with mock.patch("extender.core.decisions.MANY", 1):
+        together = decisions._judge_all(request, everywhere)
+    assert [values.tolist() for values in together] == [values.tolist() for values in alone]
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.sampled_from(["gone", "a", "b", "c"])), max_size=30))
+def test_nodes_that_stand_for_all_are_as_many_as_differ(changes: list[tuple[int, str]]) -> None:
+    """Nodes come, change and go, many of them alike."""
+    cpus = {"a": 1, "b": 2, "c": 3}
+    fleet, now = Fleet(), dict.fromkeys(range(6), "gone")
+    for position, kind in [*now.items(), *changes]:
+        now[position] = kind
+        ledger = Ledger()
+        for read in read_nodes([make_node("n").cpu(cpus.get(kind, 1)).gpus(2, mib=1000).build()]):
+            ledger.put_node(read)
+        fleet.put(position, None if kind == "gone" else ledger.state("n"))
+        assert fleet._number.max() < len(now), "numbers are used again"
+    chosen, like = fleet.distinct(np.arange(len(now)))
+    kinds = [now[place] for place in chosen.tolist()]
+    assert sorted(kinds) == sorted(set(now.values()))
+    assert [kinds[which] for which in like.tolist()] == list(now.values())
 
 
 @pytest.mark.parametrize("strategy", names.STRATEGIES)

@@ -107,7 +107,7 @@ class Rows:
 
 
 #: Facts, free, size, takes.
-_Row = tuple[list[int], list[int], list[int], list[int]]
+_Row = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], tuple[int, ...]]
 
 
 class _Written(NamedTuple):
@@ -123,28 +123,22 @@ class _Numbers:
 
     def __init__(self) -> None:
         #: row → its number, and how many nodes have it
-        self._known: dict[Hashable, tuple[int, int]] = {}
+        self._known: dict[_Row, tuple[int, int]] = {}
         self._unused: list[int] = []
 
     def take(self, row: _Row) -> int:
         """One more node has this row."""
-        key = _key(row)
-        number, nodes = self._known.get(key) or (self._unused.pop() if self._unused else len(self._known), 0)
-        self._known[key] = (number, nodes + 1)
+        number, nodes = self._known.get(row) or (self._unused.pop() if self._unused else len(self._known), 0)
+        self._known[row] = (number, nodes + 1)
         return number
 
     def give_back(self, row: _Row) -> None:
         """One node less has it."""
-        key = _key(row)
-        number, nodes = self._known.pop(key)
+        number, nodes = self._known.pop(row)
         if nodes > 1:
-            self._known[key] = (number, nodes - 1)
+            self._known[row] = (number, nodes - 1)
         else:
             self._unused.append(number)
-
-
-def _key(row: _Row) -> Hashable:
-    return tuple(map(tuple, row))
 
 
 class Fleet:
@@ -212,11 +206,12 @@ class Fleet:
         """``known``: what was written last, of which the facts that follow from the Node alone may stand."""
         same_node = known is not None and known.node is state.node
         facts = self._facts(state, known.row[0] if known is not None and same_node else self._of_node(state.node))
-        return _Written(state.node, (facts, *self._gpus(state, self._rows.free.shape[1])))
+        free, size, takes = self._gpus(state, self._rows.free.shape[1])
+        return _Written(state.node, (tuple(facts), tuple(free), tuple(size), tuple(takes)))
 
     def _unknown(self) -> _Written:
-        nothing = [0] * self._rows.free.shape[1]
-        return _Written(None, (_UNKNOWN.tolist(), nothing, nothing, nothing))
+        nothing = (0,) * self._rows.free.shape[1]
+        return _Written(None, (tuple(_UNKNOWN.tolist()), nothing, nothing, nothing))
 
     def _gpus(self, state: NodeState, columns: int) -> tuple[list[int], list[int], list[int]]:
         """What is free, sizes and modes, as ``Rows`` has them."""

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from extender.core import fleet, names
 from extender.core.accounting import RESERVATION_LOST, SHARE_UNREADABLE
-from extender.core.codes import CODE, FITS, UNKNOWN_NODE
+from extender.core.codes import CODE, UNKNOWN_NODE
 from extender.core.fleet import Ints, Rows
 from extender.core.placement import RESERVATION_NEEDS, is_kept_out
 from extender.core.requests import GpuRequest, Share
@@ -34,7 +34,6 @@ _GPU_MEMORY: Final = np.int16(CODE["GpuMemory", True])
 _RESERVATION_ROOM: Final = np.int16(CODE["ReservationRoom", True])
 _RESERVATION_FAILED: Final = np.int16(CODE["ReservationFailed", False])
 _NOT_PREPARED: Final = np.int16(CODE["NotPrepared", False])
-_FITS: Final = np.int16(FITS)
 
 
 class Order(Enum):
@@ -190,7 +189,7 @@ def _whole_codes(rows: Rows, count: int) -> Codes:
     facts = rows.facts
     count = fleet.clipped(count)
     is_special = np.count_nonzero(facts[:, fleet.SPECIAL])
-    found = np.where(facts[:, fleet.WHOLE] < count, _WHOLE_GPUS, _FITS)
+    found: Codes = (facts[:, fleet.WHOLE] < count) * _WHOLE_GPUS  # FITS is 0.
     if is_special:
         _refuse(found, facts[:, fleet.CLOSED])
     found[facts[:, fleet.GPUS] < count] = _GPU_COUNT
@@ -220,7 +219,7 @@ def _share_codes(rows: Rows, share: Share, backends: Collection[str], room: Room
     devices = fleet.clipped(share.devices)
     missing, new_mib = devices - room.found, room.mib[:, 0]
     short = missing > room.openable
-    found = np.where(short, _RESERVATION_ROOM, _FITS)
+    found: Codes = short * _RESERVATION_ROOM  # FITS is 0.
     if np.count_nonzero(short):
         found[short & ((missing > facts[:, fleet.WHOLE]) | (new_mib > facts[:, fleet.CARD]))] = _GPU_MEMORY
     never = (facts[:, fleet.GPUS] < devices) | (new_mib > facts[:, fleet.LARGEST_CARD])

@@ -85,6 +85,10 @@ class TracePod:
         pod["metadata"] = {**pod["metadata"], "name": uid, "uid": uid}
         return pod
 
+    def make_up(self) -> None:
+        """All that takes long of it: in the middle of a replay, that would leave decisions with empty caches."""
+        _ = self.request
+
     @cached_property
     def request(self) -> GpuRequest:
         """What it asks for, read once: replays need not measure the parser twice."""

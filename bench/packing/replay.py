@@ -43,6 +43,8 @@ class Cluster:
             self.decisions.ledger.put_node(node)
         if workload is not None:
             self.decisions.relearn()
+        for pod in trace.pods.values():
+            pod.make_up()
         self._intree = InTree(trace.nodes)
         self._attempts = count()
         self._as_published = as_published

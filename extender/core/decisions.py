@@ -127,13 +127,13 @@ class Decisions:
         self._learn(pod, uid, request, asked)
         verdicts = self._judged(request, uid, asked)
         found = verdicts.code.take(asked.positions)
-        counts = np.bincount(found, minlength=1).tolist()
-        rejections = _rejections(counts)
-        if not counts[FITS]:
+        rejected = np.count_nonzero(found != FITS)
+        rejections = _rejections(found) if rejected else {}
+        if rejected == len(nodes):
             return self._nothing_fits(nodes, found, rejections)
         if not request.asks_for_gpu:
             distinct = np.count_nonzero(asked.flags) == len(nodes)
-            fitting = nodes if counts[FITS] == len(nodes) else compress(nodes, (found == FITS).tolist())
+            fitting = compress(nodes, (found == FITS).tolist()) if rejected else nodes
             return Filtered(list(fitting) if distinct else list(dict.fromkeys(fitting)), rejections=rejections)
         started = self._opened_for(uid, nodes, found)
         chosen = started or self._board.names(best(verdicts.cost, asked.flags, self.policy.shortlist))
@@ -266,7 +266,8 @@ class Decisions:
         """The positions of those of the nodes that have the CPU, memory and pod slot for the pod."""
         facts = self._fleet.facts(len(self._board))
         found = (nodes & (facts[:, fleet.CPU] >= request.cpu_milli)).nonzero()[0]
-        # Few are left: of nodes that are not named CPU is what most lack.
+        if not len(found):
+            return found  # As mostly: of nodes that are not named, CPU is what most lack.
         roomy: Ints = found[(facts[found, fleet.MEMORY] >= request.memory_bytes) & (facts[found, fleet.SLOTS] > 0)]
         return roomy
 
@@ -472,8 +473,9 @@ def _placement(state: NodeState, choices: Options, choice: int) -> Placement:
     return Placement(on, columns.count(-1), tuple(choices.mib[choice].tolist()))
 
 
-def _rejections(counts: Sequence[int]) -> dict[str, int]:
-    """``counts``: of each code."""
+def _rejections(found: NDArray[np.int16]) -> dict[str, int]:
+    """How many of these codes stand for each reason."""
+    counts = np.bincount(found).tolist()
     rejections: dict[str, int] = {}
     for code in compress(range(FITS + 1, len(counts)), counts[FITS + 1 :]):
         reason, _ = REASONS[code - 1]

@@ -5,7 +5,7 @@ A row is derived from a ``NodeState`` and nothing else; only rows of changed nod
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -110,6 +110,9 @@ class Rows:
 _Row = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], tuple[int, ...]]
 
 
+_NOTHING: Final[_Row] = ((), (), (), ())
+
+
 class _Written(NamedTuple):
     """What a row was made from, besides what changes with the pods there, and the row."""
 
@@ -171,7 +174,11 @@ class Fleet:
         self._written[position] = written
         self._number[position] = self._numbers.take(written.row)
         rows = self._rows
-        rows.facts[position], rows.free[position], rows.size[position], rows.takes[position] = written.row
+        arrays: tuple[NDArray[Any], ...] = (rows.facts, rows.free, rows.size, rows.takes)
+        before = _NOTHING if known is None else known.row
+        for array, now, old in zip(arrays, written.row, before, strict=True):
+            if now != old:  # Mostly two of them stay as they are.
+                array[position] = now
         return True
 
     def distinct(self, positions: Ints) -> tuple[Ints, Ints]:

@@ -30,7 +30,7 @@ from extender.core import names
 from extender.core.accounting import derive, holds_device
 from extender.core.doubts import Doubts
 from extender.core.errors import DoesNotFit, LedgerError
-from extender.core.placement import RESERVATION_NEEDS, Placement, Shortfall, fit
+from extender.core.placement import RESERVATION_NEEDS, Placement, refusal
 from extender.core.remembered import by_record, doubted, first_report, in_dispute, joined, still_held
 from extender.core.requests import GpuRequest
 from extender.core.values import (
@@ -455,9 +455,9 @@ class Ledger:
             raise LedgerError("one GPU is chosen twice")
         if placement.new + placement.whole > state.whole_free:
             raise DoesNotFit("no whole GPU is free any more")
-        verdict = fit(state, request)
-        if isinstance(verdict, Shortfall):
-            raise DoesNotFit(verdict.text)
+        refused = refusal(state, request, placement)
+        if refused is not None:
+            raise DoesNotFit(refused.text)
 
     def _doubt(self, uid: str) -> None:
         pod = self.pod(uid)

@@ -134,7 +134,28 @@ def _refused(reason: str, asked: int, unit: str = "GPU") -> Shortfall:
     return Shortfall(reason, unit, asked, 0, 0, resolvable=False)
 
 
+def refusal(state: NodeState, request: GpuRequest, placement: Placement) -> Shortfall | None:
+    """Why this placement cannot be made on that node; what is free on the GPUs that it names is left to the ledger."""
+    share = request.share
+    if share is None:
+        verdict = fit(state, request)
+        return verdict if isinstance(verdict, Shortfall) else None
+    return _share_refusal(state, request, share) or _open(state, request, share, placement.new)
+
+
 def _fit_share(state: NodeState, request: GpuRequest, share: Share, order: GpuOrder) -> Verdict:
+    refused = _share_refusal(state, request, share)
+    if refused is not None:
+        return refused
+    on = _pick(state, share, order)
+    new = share.devices - len(on)
+    mib = tuple(share.mib_of(gpu.memory_mib) for gpu in on)
+    mib += (share.mib_of(state.inventory.memory_mib or 0),) * new
+    return _open(state, request, share, new) or Placement(on, new, mib)
+
+
+def _share_refusal(state: NodeState, request: GpuRequest, share: Share) -> Shortfall | None:
+    """Why no share of that kind is given out on the node, whatever is free there."""
     inventory = state.inventory
     memory_mib = inventory.memory_mib
     if inventory.share_refusal is not None or memory_mib is None:
@@ -147,15 +168,7 @@ def _fit_share(state: NodeState, request: GpuRequest, share: Share, order: GpuOr
     largest = max([inventory.largest_mib, *(gpu.memory_mib for gpu in state.gpus)])
     if mib_new > largest:
         return Shortfall("GpuTooSmall", "MiB", mib_new, 0, largest, resolvable=False)
-    if state.closed is not None:
-        return _refused(state.closed, mib_new, "MiB")
-    on = _pick(state, share, order)
-    new = share.devices - len(on)
-    if new == 0:
-        return Placement(on, 0, tuple(share.mib_of(gpu.memory_mib) for gpu in on))
-    return _open(state, request, share, on) or Placement(
-        on, new, (*(share.mib_of(gpu.memory_mib) for gpu in on), *(mib_new,) * new)
-    )
+    return _refused(state.closed, mib_new, "MiB") if state.closed is not None else None
 
 
 def is_prepared(request: GpuRequest, inventory: Inventory) -> bool:
@@ -179,9 +192,10 @@ def has_choice(state: NodeState, share: Share) -> bool:
     return roomy > 1 or (roomy == 1 and state.whole_free > 0)
 
 
-def _open(state: NodeState, request: GpuRequest, share: Share, on: tuple[SharedGpu, ...]) -> Shortfall | None:
-    """Why the GPUs that are still missing cannot be opened, or None."""
-    missing = share.devices - len(on)
+def _open(state: NodeState, request: GpuRequest, share: Share, missing: int) -> Shortfall | None:
+    """Why so many GPUs cannot be opened, or None."""
+    if not missing:
+        return None
     memory_mib = state.inventory.memory_mib or 0
     # Where the node's GPUs differ, others may be larger than what a new one counts for.
     if missing > state.whole_free or share.mib_of(memory_mib) > memory_mib:

@@ -58,6 +58,10 @@ class Served:
             text = (await client.get("/metrics")).raise_for_status().text
         return sum(map(float, re.findall(rf"^{sample} (\S+)$", text, re.MULTILINE)))
 
+    async def is_in_step(self) -> bool:
+        """Whether what it has is what there is, by its own word."""
+        return bool((await self.get("/check"))["differences"] == [])
+
     async def is_at_work(self, nodes: Collection[str]) -> bool:
         """Whether it may still open a GPU on one of these nodes, or bind a pod: what it has not seen the end of."""
         if not self.process.is_running():

@@ -161,6 +161,18 @@ def test_what_fitted_before_is_checked_again(books: Books) -> None:
         books.assume("e", make_pod().gpu_memory(CARD + 1), placement=Placement(new=1, mib=(1,)), new_ids=["e-0"])
 
 
+def test_a_gpu_is_opened_only_where_its_reservation_pod_has_room(books: Books) -> None:
+    """A shared GPU would do; the placement that is asked for opens another."""
+    [narrow] = read_nodes([make_node("n").gpus(2, mib=CARD).cpu("60m").build()])
+    books.ledger.put_node(narrow)
+    books.assume("a", make_pod().gpu_memory(100))
+    before = books.everything()
+    with pytest.raises(DoesNotFit, match="no room for the reservation pod"):
+        books.assume("b", make_pod().gpu_memory(100), placement=Placement(new=1, mib=(100,)))
+    assert books.everything() == before
+    books.assume("b", make_pod().gpu_memory(100))
+
+
 def observed(uid: str, node: str = "n", **fields: Any) -> PodOnNode:
     return PodOnNode(uid, "d", uid, node, fields.pop("resources", {}), observed=True, **fields)
 

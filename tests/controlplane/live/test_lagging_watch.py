@@ -60,8 +60,8 @@ async def test_kai_1103_a_leader_whose_watch_lags_deletes_no_living_reservation(
     await scene.run("next")
     assert scene.cards(node) == [[A100 // 2] * 2], "it takes shares as before"
     assert len(scene.opened) == 1
-    await scene.until(lambda: is_in_step(pair.leader), 60, "it must know everything again")
-    assert await is_in_step(pair.other)
+    await scene.until(pair.leader.is_in_step, 60, "it must know everything again")
+    assert await pair.other.is_in_step()
     assert scene.referee.violations() == []
 
 
@@ -74,7 +74,3 @@ async def standing(scene: Scene) -> list[str]:
 async def sees_an_idle_gpu(extender: Served, node: GpuNode) -> bool:
     """That the card is open, and that nobody has a share of it."""
     return (await inspected(extender, node.name))["sharedGpus"] != [] and await shares_seen(extender, node) == []
-
-
-async def is_in_step(extender: Served) -> bool:
-    return bool((await extender.get("/check"))["differences"] == [])

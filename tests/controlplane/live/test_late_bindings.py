@@ -6,7 +6,6 @@ Here kube-scheduler places reservation pods only; the test itself asks extenders
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Final
 
 import pytest
@@ -73,10 +72,6 @@ def record_of(node: GpuNode) -> str:
     return f"/configmaps/{record_name(node.name)}"
 
 
-async def is_in_step(extender: Served) -> bool:
-    return bool((await extender.get("/check"))["differences"] == [])
-
-
 async def knows(extender: Served, node: GpuNode) -> bool:
     return node.name in {found["name"] for found in (await extender.get("/inspect"))["nodes"]}
 
@@ -117,7 +112,7 @@ async def test_a_binding_that_lands_after_its_sender_gave_up_keeps_its_room(late
     await late.scene.run("first", "pod")
     assert late.scene.cards(late.node) == [[A100 // 4, A100 * 3 // 4]]
     for extender in (late.quick, late.slow):
-        await late.scene.until(partial(is_in_step, extender), PATIENCE, "what it has and what there is differ")
+        await late.scene.until(extender.is_in_step, PATIENCE, "what it has and what there is differ")
 
 
 async def test_an_extender_that_stood_still_between_put_and_binding_is_too_late(late: Late) -> None:

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from functools import partial
 
 import pytest
 
@@ -98,12 +97,8 @@ async def test_an_extender_that_stood_still_knows_again_who_has_what(scene: Scen
     await scene.stay_pending("later")
     assert [pod for pod in scene.opened.values() if pod["metadata"].get("deletionTimestamp")] == []
     for extender in (first, second):
-        await scene.until(partial(is_in_step, extender), PATIENCE, "what it has and what there is differ")
+        await scene.until(extender.is_in_step, PATIENCE, "what it has and what there is differ")
     assert scene.referee.violations() == []
-
-
-async def is_in_step(extender: Served) -> bool:
-    return bool((await extender.get("/check"))["differences"] == [])
 
 
 async def test_both_schedulers_take_every_pod(scene: Scene, stage: Stage, pairs: list[Served]) -> None:

@@ -108,8 +108,6 @@ class Rows:
 
 #: Facts, free, size, takes.
 _Row = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], tuple[int, ...]]
-
-
 _NOTHING: Final[_Row] = ((), (), (), ())
 
 
@@ -267,7 +265,7 @@ class Fleet:
         return facts
 
     def _kind(self, kind: Kind) -> int:
-        if kind not in self.kinds and kind.card > 1:
+        if kind.card > 1:
             self.products |= {kind.product}
         return _index(self.kinds, kind)
 

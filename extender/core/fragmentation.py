@@ -99,7 +99,8 @@ class Fragmentation:
     cpu: Ints
     #: [rank of CPU, column of a hole] → weight of the one-device shapes that fit into it.
     single: Floats
-    holes: "_Holes"
+    #: What fills a column of ``single``.
+    holes: _Holes
     #: [rank of CPU, kind, free whole GPUs] → weight of all shapes that can use each of these GPUs, several or one.
     whole: Floats
     several: tuple[_Several, ...]

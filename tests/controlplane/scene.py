@@ -201,6 +201,10 @@ class Scene:
         """What kube-scheduler tells the user of a pod that is pending."""
         return told_why(await self.pod(name))
 
+    async def is_told(self, name: str, text: str) -> bool:
+        """Whether that is among what kube-scheduler tells the user of the pod."""
+        return text in await self.why(name)
+
     async def events(self, name: str, reason: str) -> list[Json]:
         """Those with that reason about one of this scene's pods or nodes."""
         found = (await self.admin.get("/api/v1/namespaces/default/events"))["items"]

@@ -173,6 +173,11 @@ async def inspected(extender: Served, node: str) -> Any:
     return found[0]
 
 
+async def has_lost_a_card(extender: Served, node: str) -> bool:
+    """Whether the extender knows that a card of the node is held by nobody."""
+    return bool((await inspected(extender, node))["unusable"] == "ReservationLost")
+
+
 def settings_of_the_manifests() -> dict[str, str]:
     """As environment variables; without the observe listener, whose port two processes here cannot share."""
     given = container("extender")["env"]

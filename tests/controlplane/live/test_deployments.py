@@ -162,11 +162,8 @@ async def test_a_pod_goes_only_where_it_can_be_limited(scene: Scene) -> None:
     async with decided(scene.admin, {"backend": "hami-core"}):
         await scene.submit(make_pod("late").gpu_memory(1))
         await scene.stay_pending("late")
-
-        async def is_told() -> bool:
-            return REASON_TEXT["NotPrepared"] in await scene.why("late")
-
-        await scene.until(is_told, PATIENCE, "its user is not told why it waits")
+        why = REASON_TEXT["NotPrepared"]
+        await scene.until(lambda: scene.is_told("late", why), PATIENCE, "its user is not told why it waits")
         hami = await scene.add(make_node("hami").gpus(1, mib=CARD).label(names.ENFORCEMENT_LABEL, "hami-core"))
         await scene.run("late")
         assert (await scene.pod("late"))["spec"]["nodeName"] == hami.name

@@ -56,10 +56,6 @@ async def shows(extender: Served, node: GpuNode, **expected: object) -> bool:
     return {key: found[key] for key in expected} == expected
 
 
-async def is_told(scene: Scene) -> bool:
-    return "DRA" in await scene.why("share")
-
-
 async def test_what_claims_hold_is_seen_and_no_share_gets_there(scene: Scene, node: GpuNode, extender: Served) -> None:
     devices = {"mode": "dra", "physicalGpus": 2, "wholeGpus": 2, "memoryMiB": 81_920, "sharedGpus": []}
     await scene.until(lambda: shows(extender, node, **devices, wholeGpusHeld=0), PATIENCE, "its devices are seen")
@@ -68,7 +64,7 @@ async def test_what_claims_hold_is_seen_and_no_share_gets_there(scene: Scene, no
     await scene.run("claims")
     await scene.until(lambda: shows(extender, node, **devices, wholeGpusHeld=1), PATIENCE, "the claim's device is held")
     await scene.stay_pending("share")
-    await scene.until(lambda: is_told(scene), PATIENCE, "its user is not told why it waits")
+    await scene.until(lambda: scene.is_told("share", "DRA"), PATIENCE, "its user is not told why it waits")
 
     await scene.admin.delete(f"{GROUP}/resourceslices/{node.name}")
     await scene.until(lambda: shows(extender, node, mode="none"), PATIENCE, "its devices are gone")

@@ -21,7 +21,7 @@ from tests.controlplane.judge import Kind
 from tests.controlplane.live.pair import Pair, paired
 from tests.controlplane.process import PATIENCE
 from tests.controlplane.scene import Scene
-from tests.controlplane.stage import Served, Stage, inspected
+from tests.controlplane.stage import Stage, has_lost_a_card
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -126,25 +126,19 @@ async def test_a_repair_has_the_room_that_it_needs(pair: Pair) -> None:
     search = gate.hold("POST", f"/namespaces/{RESERVATIONS}/pods")
     await scene.admin.delete(path_of(reservation), {"gracePeriodSeconds": 1})
     await search.arrived(PATIENCE)
-    await scene.until(lambda: is_closed(pair.other, node), PATIENCE, "whom kube-scheduler asks must know it, too")
+    await scene.until(
+        lambda: has_lost_a_card(pair.other, node.name), PATIENCE, "whom kube-scheduler asks must know it, too"
+    )
     await scene.submit(make_pod("one"), make_pod("two"))
     for name in ("one", "two"):
-        await scene.until(partial(is_kept_out, scene, name), PATIENCE, f"{name} is not told why it waits")
+        told = partial(scene.is_told, name, REASON_TEXT[RESERVATION_LOST])
+        await scene.until(told, PATIENCE, f"{name} is not told why it waits")
     search.let_go()
     await scene.until(scene.is_well, PATIENCE, "the card is held by nobody")
     await scene.until(lambda: scene.has_pending(1), PATIENCE, "there is one slot more")
     await scene.delete("share")
     await scene.run("one", "two")
     await is_in_order(scene, 0)
-
-
-async def is_closed(extender: Served, node: GpuNode) -> bool:
-    return bool((await inspected(extender, node.name))["unusable"] == RESERVATION_LOST)
-
-
-async def is_kept_out(scene: Scene, name: str) -> bool:
-    """kube-scheduler has told so."""
-    return REASON_TEXT[RESERVATION_LOST] in await scene.why(name)
 
 
 async def is_in_order(scene: Scene, reservations: int) -> None:

@@ -15,7 +15,7 @@ from tests.controlplane.judge import Kind
 from tests.controlplane.kubelets import Started, report
 from tests.controlplane.process import PATIENCE
 from tests.controlplane.scene import Scene
-from tests.controlplane.stage import Served, Stage, inspected
+from tests.controlplane.stage import Served, Stage, has_lost_a_card
 
 A100 = 81920
 #: As a node's drain: it asks nobody's leave but the disruption budgets'.
@@ -39,11 +39,6 @@ async def node(scene: Scene) -> AsyncIterator[GpuNode]:
 async def the_reservation(scene: Scene) -> dict[str, Any]:
     [found] = await scene.reservations()
     return found
-
-
-async def is_closed(extender: Served, node: GpuNode) -> bool:
-    """The extender knows that a card is lost."""
-    return bool((await inspected(extender, node.name))["unusable"] == "ReservationLost")
 
 
 async def has_failed(scene: Scene) -> bool:
@@ -104,7 +99,7 @@ async def test_force_deleted(scene: Scene, node: GpuNode, extender: Served) -> N
     """The object is gone at once, the agent ignores SIGTERM: kube-scheduler thinks that the card is free."""
     reservation = await the_reservation(scene)
     await scene.admin.delete(path_of(reservation), {"gracePeriodSeconds": 0})
-    await scene.until(lambda: is_closed(extender, node), PATIENCE, "the node gives out nothing")
+    await scene.until(lambda: has_lost_a_card(extender, node.name), PATIENCE, "the node gives out nothing")
     await two_want_a_card_each(scene)
     await scene.stay_pending("w1", "w2")
     assert await scene.failed() == []
@@ -116,7 +111,7 @@ async def test_deleted_now_the_card_is_given_to_nobody_and_held_again(
 ) -> None:
     """``kubectl delete --now``: its process is killed after a second, and the device plugin has the card back."""
     await scene.admin.delete(path_of(await the_reservation(scene)), {"gracePeriodSeconds": 1})
-    await scene.until(lambda: is_closed(extender, node), PATIENCE, "the node gives out nothing")
+    await scene.until(lambda: has_lost_a_card(extender, node.name), PATIENCE, "the node gives out nothing")
     await two_want_a_card_each(scene)
     await are_told(scene, {"a": notices.LOST, "b": notices.LOST, node.name: notices.CLOSED})
     await scene.until(scene.is_well, 60, "the card is held by nobody")

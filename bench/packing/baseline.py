@@ -32,7 +32,7 @@ class BestFit:
     def terms(self, options: Options, learned: None) -> Mapping[str, NDArray[np.float64]]:  # noqa: ARG002
         """The paper's score. It says nothing of the GPU: ``order`` does."""
         nodes = options.nodes
-        free = nodes.whole * GPU_MIB + nodes.free.sum(axis=1)
+        free = nodes.whole * GPU_MIB + nodes.free.sum(axis=0)
         left = options.before(free) - np.round(options.taken() * GPU_MIB)
         cpu = options.after(options.cpu) // 1000
         # Room for reservation pods is below the trace's smallest unit.

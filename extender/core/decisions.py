@@ -265,10 +265,10 @@ class Decisions:
     def _roomy(self, request: GpuRequest, nodes: NDArray[np.bool_]) -> Ints:
         """The positions of those of the nodes that have the CPU, memory and pod slot for the pod."""
         facts = self._fleet.facts(len(self._board))
-        found = (nodes & (facts[:, fleet.CPU] >= request.cpu_milli)).nonzero()[0]
+        found = (nodes & (facts[fleet.CPU] >= request.cpu_milli)).nonzero()[0]
         if not len(found):
             return found  # As mostly: of nodes that are not named, CPU is what most lack.
-        roomy: Ints = found[(facts[found, fleet.MEMORY] >= request.memory_bytes) & (facts[found, fleet.SLOTS] > 0)]
+        roomy: Ints = found[(facts[fleet.MEMORY].take(found) >= request.memory_bytes) & (facts[fleet.SLOTS].take(found) > 0)]
         return roomy
 
     def _that_fit(self, uid: str, request: GpuRequest, positions: Ints) -> Ints:
@@ -280,7 +280,7 @@ class Decisions:
 
     def _by_product(self, positions: Ints) -> Mapping[Product, int]:
         """How many of these nodes have GPUs of each model; models of which there is none are named, too."""
-        kinds = self._fleet.facts(len(self._board))[positions, fleet.KIND]
+        kinds = self._fleet.facts(len(self._board))[fleet.KIND].take(positions)
         counts = np.bincount(kinds, minlength=len(self._fleet.kinds)).tolist()
         found: Counter[Product] = Counter()
         for kind, count in zip(self._fleet.kinds, counts, strict=True):
@@ -296,7 +296,7 @@ class Decisions:
         """A copy of the rows of all nodes that have GPUs, and their positions."""
         self._write_rows()
         facts = self._fleet.facts(len(self._board))
-        positions = np.flatnonzero(facts[:, fleet.KNOWN] * facts[:, fleet.HAS_GPUS])
+        positions = np.flatnonzero(facts[fleet.KNOWN] * facts[fleet.HAS_GPUS])
         return self._fleet.at(positions), positions
 
     # --- inside -------------------------------------------------------------------------------------------
@@ -369,7 +369,7 @@ class Decisions:
             costs = np.minimum.reduceat(costs, choices.node.searchsorted(np.arange(len(fits))))
         cost[fits] = costs
         if not request.asks_for_gpu:
-            cost[fits[rows.facts[:, fleet.HAS_GPUS] == 0]] = -np.inf
+            cost[fits[rows.facts[fleet.HAS_GPUS] == 0]] = -np.inf
         return cost, judged
 
     def _room(self, rows: Rows, request: GpuRequest) -> Room | None:
@@ -468,9 +468,9 @@ def _best_of(choices: Options, costs: NDArray[np.float64], order: Order) -> int:
 def _placement(state: NodeState, choices: Options, choice: int) -> Placement:
     if not choices.is_share:
         return Placement(whole=int(choices.whole[0, 0] - choices.whole[1, 0]))
-    columns = choices.columns[choice].tolist()
-    on = tuple(state.gpus[column] for column in columns if column >= 0)
-    return Placement(on, columns.count(-1), tuple(choices.mib[choice].tolist()))
+    chosen = choices.on[:, choice].tolist()
+    on = tuple(state.gpus[gpu] for gpu in chosen if gpu >= 0)
+    return Placement(on, chosen.count(-1), tuple(choices.mib[:, choice].tolist()))
 
 
 def _rejections(found: NDArray[np.int16]) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""All nodes as arrays: what filter and prioritize need of them, one row per node.
+"""All nodes as arrays: what filter and prioritize need of them, each node's row a place in the last axis.
 
 A row is derived from a ``NodeState`` and nothing else; only rows of changed nodes are written anew.
 """
@@ -19,7 +19,7 @@ from extender.core.values import Node, NodeState, SharedGpu
 Ints = NDArray[np.int64]
 K = TypeVar("K", bound=Hashable)
 
-#: Columns of ``Rows.facts``. Free CPU in milli, free memory in bytes, free pod slots, free whole GPUs.
+#: Places in the first axis of ``Rows.facts``. Free CPU in milli, free memory in bytes, free pod slots, free whole GPUs.
 CPU: Final = 0
 MEMORY: Final = 1
 SLOTS: Final = 2
@@ -53,7 +53,7 @@ NEEDS: Final = 18
 SPECIAL: Final = 19
 _FACTS: Final = 20
 
-#: Columns that belong together: what a GPU that is opened takes of.
+#: Facts that belong together: what a GPU that is opened takes of.
 ROOM: Final = slice(CPU, WHOLE + 1)
 
 COUNT_WHOLE: Final = 0
@@ -62,7 +62,7 @@ KUBE_SCHEDULER_COUNTS: Final = 2
 
 #: Bit of a compute mode in ``Rows.takes``.
 MODE_BIT: Final = {mode: 1 << index for index, mode in enumerate(names.COMPUTE_MODES)}
-#: Bit of a backend in the column ``NEEDS``.
+#: Bit of a backend in ``NEEDS``.
 BACKEND_BIT: Final = {backend: 1 << index for index, backend in enumerate(LIMITS)}
 _ALL_MODES: Final = sum(MODE_BIT.values())
 
@@ -81,11 +81,12 @@ class Kind(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Some nodes, one row each."""
+    """Some nodes, one row each. The last axis of every array is that of the nodes: rules look at one fact of many, and
+    what is true of a node goes for all its GPUs."""
 
-    #: Column after column in memory: rules look at one fact of many nodes.
+    #: [fact, node]
     facts: Ints
-    #: Free MiB: first of a GPU that could be opened, then of the node's shared GPUs in the order of
+    #: [GPU, node] → free MiB: first of a GPU that could be opened, then of the node's shared GPUs in the order of
     #: ``NodeState.gpus``; 0 = absent or takes no share.
     free: Ints
     #: Index of the GPU's size in ``Fleet.sizes``; meaningless where ``takes`` is 0.
@@ -94,15 +95,15 @@ class Rows:
     takes: NDArray[np.int8]
 
     def __len__(self) -> int:
-        return len(self.facts)
+        return self.facts.shape[1]
 
     def at(self, positions: Ints) -> "Rows":
         """A copy of those rows."""
         return Rows(
-            self.facts.T.take(positions, axis=1).T,
-            self.free.take(positions, axis=0),
-            self.size.take(positions, axis=0),
-            self.takes.take(positions, axis=0),
+            self.facts.take(positions, axis=1),
+            self.free.take(positions, axis=1),
+            self.size.take(positions, axis=1),
+            self.takes.take(positions, axis=1),
         )
 
 
@@ -176,7 +177,7 @@ class Fleet:
         before = _NOTHING if known is None else known.row
         for array, now, old in zip(arrays, written.row, before, strict=True):
             if now != old:  # Mostly two of them stay as they are.
-                array[position] = now
+                array[:, position] = now
         return True
 
     def distinct(self, positions: Ints) -> tuple[Ints, Ints]:
@@ -195,8 +196,8 @@ class Fleet:
     def row(self, state: NodeState) -> Rows:
         """One node that is not in the fleet, or stands differently there."""
         free, size, takes = self._gpus(state, 1 + len(state.gpus))
-        facts = np.array([self._facts(state, self._of_node(state.node))], np.int64)
-        return Rows(facts, np.array([free]), np.array([size]), np.array([takes], np.int8))
+        facts = self._facts(state, self._of_node(state.node))
+        return Rows(_upright(facts), _upright(free), _upright(size), _upright(takes, np.int8))
 
     def at(self, positions: Ints) -> Rows:
         """A copy of the rows at these positions."""
@@ -205,31 +206,31 @@ class Fleet:
     def facts(self, count: int) -> Ints:
         """Of the first ``count`` nodes; a view, valid until the next ``put``."""
         self._reserve(count - 1, 0)
-        return self._rows.facts[:count]
+        return self._rows.facts[:, :count]
 
     def _of(self, state: NodeState, known: _Written | None) -> _Written:
         """``known``: what was written last, of which the facts that follow from the Node alone may stand."""
         same_node = known is not None and known.node is state.node
         facts = self._facts(state, known.row[0] if known is not None and same_node else self._of_node(state.node))
-        free, size, takes = self._gpus(state, self._rows.free.shape[1])
+        free, size, takes = self._gpus(state, len(self._rows.free))
         return _Written(state.node, (tuple(facts), tuple(free), tuple(size), tuple(takes)))
 
     def _unknown(self) -> _Written:
-        nothing = (0,) * self._rows.free.shape[1]
+        nothing = (0,) * len(self._rows.free)
         return _Written(None, (tuple(_UNKNOWN.tolist()), nothing, nothing, nothing))
 
-    def _gpus(self, state: NodeState, columns: int) -> tuple[list[int], list[int], list[int]]:
+    def _gpus(self, state: NodeState, length: int) -> tuple[list[int], list[int], list[int]]:
         """What is free, sizes and modes, as ``Rows`` has them."""
-        free, size, takes = [0] * columns, [0] * columns, [0] * columns
+        free, size, takes = [0] * length, [0] * length, [0] * length
         card = _card(state.inventory)
         size[0] = _index(self.sizes, card)
         if state.whole_free and not state.barred:
             free[0], takes[0] = card, _ALL_MODES
-        for column, gpu in enumerate(state.gpus, start=1):
-            takes[column] = _takes(gpu)
-            if takes[column]:
-                free[column] = gpu.free_mib
-                size[column] = _index(self.sizes, gpu.memory_mib)
+        for place, gpu in enumerate(state.gpus, start=1):
+            takes[place] = _takes(gpu)
+            if takes[place]:
+                free[place] = gpu.free_mib
+                size[place] = _index(self.sizes, gpu.memory_mib)
         return free, size, takes
 
     def _facts(self, state: NodeState, of_node: Sequence[int]) -> list[int]:
@@ -270,17 +271,17 @@ class Fleet:
         return _index(self.kinds, kind)
 
     def _reserve(self, position: int, gpus: int) -> None:
-        nodes, columns = self._rows.free.shape
-        if position < nodes and gpus <= columns:
+        most, nodes = self._rows.free.shape
+        if position < nodes and gpus <= most:
             return
-        grown = _blank(_doubled(nodes, position + 1), _doubled(columns, gpus))
+        grown = _blank(_doubled(nodes, position + 1), _doubled(most, gpus))
         for old, new in (
             (self._rows.free, grown.free),
             (self._rows.size, grown.size),
             (self._rows.takes, grown.takes),
         ):
-            new[:nodes, :columns] = old
-        grown.facts[:nodes] = self._rows.facts
+            new[:most, :nodes] = old
+        grown.facts[:, :nodes] = self._rows.facts
         self._rows = grown
         number = np.zeros(len(grown), np.int64)
         number[:nodes] = self._number
@@ -335,9 +336,13 @@ def _doubled(size: int, needed: int) -> int:
     return size
 
 
-def _blank(nodes: int, columns: int) -> Rows:
-    shape = (nodes, columns)
-    facts = np.asfortranarray(np.tile(_UNKNOWN, (nodes, 1)))
+def _upright(values: Sequence[int], dtype: type = np.int64) -> NDArray[Any]:
+    return np.array(values, dtype)[:, None]
+
+
+def _blank(nodes: int, gpus: int) -> Rows:
+    shape = (gpus, nodes)
+    facts = np.tile(_UNKNOWN[:, None], nodes)
     return Rows(facts, np.zeros(shape, np.int64), np.zeros(shape, np.int64), np.zeros(shape, np.int8))
 
 

@@ -40,8 +40,8 @@ class _Several:
 
     def roomy(self, nodes: Nodes, kind: Ints) -> tuple[Ints, Floats]:
         """How many of each node's shared GPUs have room, and what is free on them, in GPUs."""
-        roomy = nodes.free >= self.mib[kind][:, None]
-        return roomy.sum(axis=1), (nodes.free * roomy).sum(axis=1) / nodes.card
+        roomy = nodes.free >= self.mib[kind]
+        return roomy.sum(axis=0), (nodes.free * roomy).sum(axis=0) / nodes.card
 
     def usable(self, rank: Ints, kind: Ints, whole: Ints, roomy: Ints, free: Floats) -> Floats:
         """What they can use beside that much CPU, that many whole GPUs and shared ones with room."""
@@ -53,10 +53,10 @@ class _Several:
         roomy, free = self.roomy(options.nodes, kind)
         before = options.before(self.usable(rank[0], kind, options.whole[0], roomy, free))
         kinds = options.before(kind)
-        mib = self.mib[kinds][:, None]
-        rest, hole = options.left, options.holes * (options.columns >= 0)
-        roomy = options.before(roomy) + ((rest >= mib) * 1 - (hole >= mib)).sum(axis=1)
-        free = options.before(free) + (rest * (rest >= mib) - hole * (hole >= mib)).sum(axis=1) / options.card
+        mib = self.mib[kinds]
+        rest, hole = options.left, options.holes * (options.on >= 0)
+        roomy = options.before(roomy) + ((rest >= mib) * 1 - (hole >= mib)).sum(axis=0)
+        free = options.before(free) + (rest * (rest >= mib) - hole * (hole >= mib)).sum(axis=0) / options.card
         after = self.usable(options.after(rank), kinds, options.after(options.whole), roomy, free)
         gained: Floats = after - before
         return gained
@@ -82,8 +82,8 @@ class _Holes(NamedTuple):
         return cls(np.concatenate(numbers, dtype=np.int32), np.array(start), np.array(largest))
 
     def of(self, kind: Ints, mib: Ints) -> NDArray[np.int32]:
-        """The numbers of these amounts, a row for each kind."""
-        return self.number.take(self.start.take(kind)[:, None] + np.minimum(mib, self.largest.take(kind)[:, None]))
+        """The numbers of these amounts, the last axis of which is that of the kinds."""
+        return self.number.take(self.start.take(kind) + np.minimum(mib, self.largest.take(kind)))
 
     def first(self, kind: int) -> int:
         """The number of too little for any request, on that kind."""
@@ -138,18 +138,18 @@ class Fragmentation:
     def _usable(self, nodes: Nodes, kind: Ints, rank: Ints, whole: Ints) -> Floats:
         """Σ_k w_k · what k can use of each node beside that much CPU and that many whole GPUs (one row for each case),
         for shapes of one device or whole GPUs."""
-        weight = _at(self.single, rank[:, :, None], self.holes.of(kind, nodes.free))
+        weight = _at(self.single, rank[:, None], self.holes.of(kind, nodes.free))
         kinds, most = self.whole.shape[1:]
         # Below no GPU: opening more than are free is nobody's choice, and its entry is not read.
         weights = self.whole.take((rank * kinds + kind) * most + np.minimum(whole, most - 1), mode="clip")
-        usable: Floats = np.einsum("rng,ng->rn", weight, nodes.free) / nodes.card + whole * weights
+        usable: Floats = np.einsum("rgn,gn->rn", weight, nodes.free) / nodes.card + whole * weights
         return usable
 
     def _of_devices(self, options: Options, kind: Ints, rank: Ints) -> Floats:
         """What shapes of one device gain by the rest of the chosen GPUs, less what they lose by the holes before."""
         # A GPU that is opened was no hole before: it was a whole GPU.
-        mib = np.array((options.left, options.holes * (options.columns >= 0)))
-        worth = _at(self.single, rank[:, None], self.holes.of(options.before(kind), mib)) * mib
+        mib = np.array((options.left, options.holes * (options.on >= 0)))
+        worth = _at(self.single, rank, self.holes.of(options.before(kind), mib)) * mib
         change = worth[0] - worth[1]
         gained: Floats = over_devices(change) / options.card
         return gained
@@ -166,7 +166,7 @@ def _at(table: Floats, row: Ints, column: NDArray[np.integer]) -> Floats:
 
 def free_gpus(nodes: Nodes) -> Floats:
     """What is free on each node, in GPUs."""
-    free: Floats = nodes.whole + np.add.reduce(nodes.free, axis=1) / nodes.card
+    free: Floats = nodes.whole + np.add.reduce(nodes.free) / nodes.card
     return free
 
 
@@ -186,7 +186,7 @@ def _single(shapes: Shapes, weights: Floats, cpu: Ints) -> tuple[Floats, _Holes]
     requests = [np.unique(shapes.mib[fits[:, kind], kind]) for kind in kinds]
     holes = _Holes.of_requests([*requests, np.zeros(0, np.int64)])
     shape, kind = np.nonzero(fits)
-    column = holes.of(kind, shapes.mib[shape, kind][:, None])[:, 0]
+    column = holes.of(kind, shapes.mib[shape, kind])
     table = np.zeros((len(cpu) + 1, int(holes.number[-1]) + 1))
     np.add.at(table, (cpu.searchsorted(shapes.cpu[shape]) + 1, column), weights[shape])
     table = table.cumsum(axis=0)
@@ -242,7 +242,7 @@ def _usable_by(shapes: Shapes, index: int, nodes: Nodes) -> Floats:
     if shapes.whole[index] and devices > 1:
         whole: Floats = nodes.whole * ((mib >= 0) & (nodes.whole >= devices)).astype(float)
         return whole
-    roomy = nodes.free >= np.where(mib >= 0, mib, _MOST_MIB)[:, None]
-    enough = (mib >= 0) & (nodes.whole + roomy.sum(axis=1) >= devices)
-    usable: Floats = (nodes.whole + (nodes.free * roomy).sum(axis=1) / nodes.card) * enough
+    roomy = nodes.free >= np.where(mib >= 0, mib, _MOST_MIB)
+    enough = (mib >= 0) & (nodes.whole + roomy.sum(axis=0) >= devices)
+    usable: Floats = (nodes.whole + (nodes.free * roomy).sum(axis=0) / nodes.card) * enough
     return usable

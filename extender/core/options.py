@@ -24,7 +24,7 @@ Flags = NDArray[np.bool_]
 T = TypeVar("T", bound=np.generic)
 
 #: What a reservation pod needs, in the order of ``fleet.ROOM``: besides, it takes a GPU.
-_RESERVATION: Final = np.array([*(RESERVATION_NEEDS[r] for r in (names.CPU, names.MEMORY, names.PODS)), 1], np.int64)
+_RESERVATION: Final = np.array([[RESERVATION_NEEDS[r]] for r in (names.CPU, names.MEMORY, names.PODS)] + [[1]], np.int64)
 
 _GPU_COUNT: Final = np.int16(CODE["GpuCount", False])
 _WHOLE_GPUS: Final = np.int16(CODE["WholeGpus", True])
@@ -55,7 +55,7 @@ class Nodes(NamedTuple):
     cpu: Ints
     #: Free whole GPUs.
     whole: Ints
-    #: Free MiB of each shared GPU that takes shares; 0 fills up.
+    #: [GPU, node] → free MiB of each shared GPU that takes shares; 0 fills up.
     free: Ints
     #: MiB of a whole GPU, at least 1.
     card: Ints
@@ -68,12 +68,12 @@ class Nodes(NamedTuple):
     def of(cls, facts: Ints, free: Ints) -> "Nodes":
         """From the like-named arrays of ``Rows``."""
         return cls(
-            facts[:, fleet.CPU],
-            facts[:, fleet.WHOLE],
-            free[:, 1:],
-            facts[:, fleet.CARD],
-            facts[:, fleet.KIND],
-            facts[:, fleet.GPUS],
+            facts[fleet.CPU],
+            facts[fleet.WHOLE],
+            free[1:],
+            facts[fleet.CARD],
+            facts[fleet.KIND],
+            facts[fleet.GPUS],
         )
 
 
@@ -99,9 +99,9 @@ class Options(NamedTuple):
     card: Ints
     #: Where ``cpu`` and ``whole`` have what is left after each choice, counted row by row.
     rest: Ints
-    #: For each device of a share: the shared GPU's column, or -1 for a new one; existing ones first.
-    columns: Ints
-    #: For each device: MiB free there before, MiB taken, and MiB free there after.
+    #: [device, choice] → the shared GPU, as ``Nodes.free`` counts them, or -1 for a new one; existing ones first.
+    on: Ints
+    #: [device, choice] → MiB free there before, MiB taken, and MiB free there after.
     holes: Ints
     mib: Ints
     left: Ints
@@ -125,14 +125,14 @@ class Options(NamedTuple):
 
 def over_devices(values: NDArray[T]) -> NDArray[T]:
     """The sum over the devices of each choice; most have one."""
-    found: NDArray[T] = values[:, 0] if values.shape[1] == 1 else np.add.reduce(values, axis=1)
+    found: NDArray[T] = values[0] if len(values) == 1 else np.add.reduce(values)
     return found
 
 
 class Room(NamedTuple):
-    """How much room there is for a share, for each row. Columns are those of ``Rows.free``: a new GPU comes first."""
+    """How much room there is for a share, for each node."""
 
-    #: MiB on each GPU, and whether it has room for them.
+    #: [GPU, node], as in ``Rows.free`` → MiB on each, and whether it has room for them. A new GPU comes first.
     mib: Ints
     roomy: Flags
     #: How many shared GPUs have, and how many can be opened.
@@ -150,16 +150,16 @@ class Room(NamedTuple):
         mib = amounts.take(rows.size)
         roomy = (rows.free >= mib) & ((rows.takes & fleet.MODE_BIT[share.compute_mode]) != 0)
         own = [fleet.clipped(request.resources.get(resource, 0)) for resource in (names.CPU, names.MEMORY)]
-        room = (rows.facts[:, fleet.ROOM] - np.array([*own, 1, 0])) // _RESERVATION
-        openable = np.maximum(np.minimum.reduce(room, axis=1), 0) * roomy[:, 0]
-        roomy[:, 0] = openable
-        return cls(mib, roomy, np.add.reduce(roomy[:, 1:], axis=1), openable)
+        room = (rows.facts[fleet.ROOM] - np.array([*own, 1, 0])[:, None]) // _RESERVATION
+        openable = np.maximum(np.minimum.reduce(room), 0) * roomy[0]
+        roomy[0] = openable
+        return cls(mib, roomy, np.add.reduce(roomy[1:]), openable)
 
     def at(self, positions: Ints) -> "Room":
         """Of those rows."""
         return Room(
-            self.mib.take(positions, axis=0),
-            self.roomy.take(positions, axis=0),
+            self.mib.take(positions, axis=1),
+            self.roomy.take(positions, axis=1),
             self.found.take(positions),
             self.openable.take(positions),
         )
@@ -174,8 +174,8 @@ def codes(rows: Rows, request: GpuRequest, room: Room | None) -> Codes:
         assert room is not None
         return _share_codes(rows, request.share, request.backends, room)
     found = _whole_codes(rows, request.whole_gpus) if request.gpus else _closed_codes(rows, request)
-    if np.count_nonzero(rows.facts[:, fleet.SPECIAL]):
-        found[rows.facts[:, fleet.KNOWN] == 0] = UNKNOWN_NODE
+    if np.count_nonzero(rows.facts[fleet.SPECIAL]):
+        found[rows.facts[fleet.KNOWN] == 0] = UNKNOWN_NODE
     return found
 
 
@@ -188,23 +188,23 @@ def _whole_codes(rows: Rows, count: int) -> Codes:
     """The last reason that is written speaks."""
     facts = rows.facts
     count = fleet.clipped(count)
-    is_special = np.count_nonzero(facts[:, fleet.SPECIAL])
-    found: Codes = (facts[:, fleet.WHOLE] < count) * _WHOLE_GPUS  # FITS is 0.
+    is_special = np.count_nonzero(facts[fleet.SPECIAL])
+    found: Codes = (facts[fleet.WHOLE] < count) * _WHOLE_GPUS  # FITS is 0.
     if is_special:
-        _refuse(found, facts[:, fleet.CLOSED])
-    found[facts[:, fleet.GPUS] < count] = _GPU_COUNT
+        _refuse(found, facts[fleet.CLOSED])
+    found[facts[fleet.GPUS] < count] = _GPU_COUNT
     if is_special:
-        _refuse(found, facts[:, fleet.WHOLE_REFUSED])
-        counted = facts[:, fleet.RULE] != fleet.COUNT_WHOLE
-        found[counted] = facts[counted, fleet.CLOSED]
-        short = (facts[:, fleet.RULE] == fleet.COUNT_UNITS) & (facts[:, fleet.UNITS] < count)
+        _refuse(found, facts[fleet.WHOLE_REFUSED])
+        counted = facts[fleet.RULE] != fleet.COUNT_WHOLE
+        found[counted] = facts[fleet.CLOSED, counted]
+        short = (facts[fleet.RULE] == fleet.COUNT_UNITS) & (facts[fleet.UNITS] < count)
         found[short] = _UNIT_COUNT
     return found
 
 
 def _closed_codes(rows: Rows, request: GpuRequest) -> Codes:
     """For a pod that asks for no GPU: most requests, and hardly ever is a node closed."""
-    closed = rows.facts[:, fleet.CLOSED]
+    closed = rows.facts[fleet.CLOSED]
     found = np.zeros(len(rows), np.int16)
     if np.count_nonzero(closed):
         for reason in (RESERVATION_LOST, SHARE_UNREADABLE):
@@ -217,24 +217,24 @@ def _share_codes(rows: Rows, share: Share, backends: Collection[str], room: Room
     """The last reason that is written speaks."""
     facts = rows.facts
     devices = fleet.clipped(share.devices)
-    missing, new_mib = devices - room.found, room.mib[:, 0]
+    missing, new_mib = devices - room.found, room.mib[0]
     short = missing > room.openable
     found: Codes = short * _RESERVATION_ROOM  # FITS is 0.
     if np.count_nonzero(short):
-        found[short & ((missing > facts[:, fleet.WHOLE]) | (new_mib > facts[:, fleet.CARD]))] = _GPU_MEMORY
-    never = (facts[:, fleet.GPUS] < devices) | (new_mib > facts[:, fleet.LARGEST_CARD])
-    is_special = np.count_nonzero(facts[:, fleet.SPECIAL])
+        found[short & ((missing > facts[fleet.WHOLE]) | (new_mib > facts[fleet.CARD]))] = _GPU_MEMORY
+    never = (facts[fleet.GPUS] < devices) | (new_mib > facts[fleet.LARGEST_CARD])
+    is_special = np.count_nonzero(facts[fleet.SPECIAL])
     if is_special:
-        found[(facts[:, fleet.BARRED] != 0) & (found == _RESERVATION_ROOM)] = _RESERVATION_FAILED
-        _refuse(found, facts[:, fleet.CLOSED])
+        found[(facts[fleet.BARRED] != 0) & (found == _RESERVATION_ROOM)] = _RESERVATION_FAILED
+        _refuse(found, facts[fleet.CLOSED])
     if np.count_nonzero(never):
-        found[never] = np.where(facts[never, fleet.GPUS] < devices, _GPU_COUNT, _GPU_TOO_SMALL)
-    needs = facts[:, fleet.NEEDS]
+        found[never] = np.where(facts[fleet.GPUS, never] < devices, _GPU_COUNT, _GPU_TOO_SMALL)
+    needs = facts[fleet.NEEDS]
     if np.count_nonzero(needs):
         unprepared = needs & ~sum(fleet.BACKEND_BIT[backend] for backend in backends)
         found[unprepared != 0] = _NOT_PREPARED
     if is_special:
-        _refuse(found, facts[:, fleet.SHARE_REFUSED])
+        _refuse(found, facts[fleet.SHARE_REFUSED])
     return found
 
 
@@ -262,9 +262,9 @@ def _no_share(rows: Rows, request: GpuRequest) -> Options:
     cpu[1] -= fleet.clipped(request.cpu_milli)
     whole = nodes.whole - _opening(0)
     if request.gpus:
-        whole[1] -= fleet.clipped(request.whole_gpus) * rows.facts[:, fleet.OWN]
+        whole[1] -= fleet.clipped(request.whole_gpus) * rows.facts[fleet.OWN]
     each = np.arange(len(rows))
-    none = np.zeros((len(rows), 0), np.int64)
+    none = np.zeros((0, len(rows)), np.int64)
     rest = each + len(each)
     return Options(False, nodes, cpu, whole, each, np.zeros_like(each), nodes.card, rest, none, none, none, none)
 
@@ -273,34 +273,34 @@ def _one_device(rows: Rows, request: GpuRequest, room: Room, fills_first: bool) 
     allowed = room.roomy
     if fills_first:
         allowed = allowed.copy()
-        allowed[:, 0] &= room.found == 0
-    node, column = allowed.nonzero()
-    at = (node * allowed.shape[1] + column)[:, None]
-    opened = (column == 0).astype(np.int64)
-    return _share(rows, request, node, opened, column[:, None] - 1, rows.free.take(at), room.mib.take(at))
+        allowed[0] &= room.found == 0
+    node, gpu = allowed.T.nonzero()
+    at = (gpu * len(rows) + node)[None]
+    opened = (gpu == 0).astype(np.int64)
+    return _share(rows, request, node, opened, gpu[None] - 1, rows.free.take(at), room.mib.take(at))
 
 
 def _several_devices(rows: Rows, request: GpuRequest, room: Room, fills_first: bool, order: Order) -> Options:
     assert request.share is not None
     devices = request.share.devices
-    roomy, left = room.roomy[:, 1:], (rows.free - room.mib)[:, 1:]
-    in_order = np.argsort(np.where(roomy, left * SIGN[order], fleet.LARGEST), axis=1, kind="stable")
+    roomy, left = room.roomy[1:], (rows.free - room.mib)[1:]
+    in_order = np.argsort(np.where(roomy, left * SIGN[order], fleet.LARGEST), axis=0, kind="stable")
     found = room.found
-    nodes, columns = [], []
-    for on in range(min(devices, roomy.shape[1]), -1, -1):
+    nodes, shared = [], []
+    for on in range(min(devices, len(roomy)), -1, -1):
         enough = (found >= on) & (devices - on <= room.openable | (on == devices))
         node = np.flatnonzero(enough & (found <= on) if fills_first and on < devices else enough)
         nodes.append(node)
-        columns.append(np.column_stack((in_order[node, :on], np.full((len(node), devices - on), -1))))
-    node, column = np.concatenate(nodes), np.concatenate(columns)
+        shared.append(np.concatenate((in_order[:on, node], np.full((devices - on, len(node)), -1))))
+    node, gpu = np.concatenate(nodes), np.concatenate(shared, axis=1)
     by_node = np.argsort(node, kind="stable")
-    node, column = node[by_node], column[by_node]
-    at = (node[:, None], column + 1)
-    return _share(rows, request, node, (column < 0).sum(axis=1), column, rows.free[at], room.mib[at])
+    node, gpu = node[by_node], gpu[:, by_node]
+    at = (gpu + 1, node)
+    return _share(rows, request, node, (gpu < 0).sum(axis=0), gpu, rows.free[at], room.mib[at])
 
 
 def _share(  # noqa: PLR0913, PLR0917 - the fields of Options
-    rows: Rows, request: GpuRequest, node: Ints, opened: Ints, columns: Ints, holes: Ints, mib: Ints
+    rows: Rows, request: GpuRequest, node: Ints, opened: Ints, on: Ints, holes: Ints, mib: Ints
 ) -> Options:
     nodes = Nodes.of(rows.facts, rows.free)
     opening = _opening(int(opened.max(initial=0)))
@@ -309,7 +309,7 @@ def _share(  # noqa: PLR0913, PLR0917 - the fields of Options
     whole = nodes.whole - opening
     card = nodes.card.take(node)
     rest = (1 + opened) * len(nodes.cpu) + node
-    return Options(True, nodes, cpu, whole, node, opened, card, rest, columns, holes, mib, holes - mib)
+    return Options(True, nodes, cpu, whole, node, opened, card, rest, on, holes, mib, holes - mib)
 
 
 @lru_cache(maxsize=128)

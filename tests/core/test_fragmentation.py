@@ -40,7 +40,8 @@ one_node = st.tuples(
 def as_nodes(nodes: list[tuple[int, int, list[int], int]]) -> Nodes:
     cpu, whole, free, kind = zip(*nodes, strict=True)
     cards = [KINDS[k].card for k in kind]
-    return Nodes(*(np.array(values, np.int64) for values in (cpu, whole, free, cards, kind, [6] * len(nodes))))
+    by_gpu = list(zip(*free, strict=True))
+    return Nodes(*(np.array(values, np.int64) for values in (cpu, whole, by_gpu, cards, kind, [6] * len(nodes))))
 
 
 def by_definition(shape: Shape, node: tuple[int, int, list[int], int]) -> float:
@@ -121,15 +122,15 @@ def test_the_change_is_what_the_definition_says_of_the_node_after(
         choices, choices.taken()
     )
     free = [gpu.free_mib for gpu in state.gpus]
-    before = (int(row.facts[0, CPU]), state.whole_free, free, 0)
-    for index, columns in enumerate(choices.columns.tolist()):
-        rests = (choices.holes - choices.mib)[index].tolist()
-        shared = [*free, *(rest for column, rest in zip(columns, rests, strict=True) if column < 0)]
-        for column, rest in zip(columns, rests, strict=True):
-            if column >= 0:
-                shared[column] = rest
-        opened = columns.count(-1)
-        left = int(row.facts[0, CPU]) - request.cpu_milli - 50 * opened
+    before = (int(row.facts[CPU, 0]), state.whole_free, free, 0)
+    for index, gpus in enumerate(choices.on.T.tolist()):
+        rests = (choices.holes - choices.mib)[:, index].tolist()
+        shared = [*free, *(rest for gpu, rest in zip(gpus, rests, strict=True) if gpu < 0)]
+        for gpu, rest in zip(gpus, rests, strict=True):
+            if gpu >= 0:
+                shared[gpu] = rest
+        opened = gpus.count(-1)
+        left = int(row.facts[CPU, 0]) - request.cpu_milli - 50 * opened
         after = (left, state.whole_free - opened - request.whole_gpus, shared, 0)
         expected = sum(w * (by_definition(s, after) - by_definition(s, before)) for s, w in weights.items())
         assert found[index] == pytest.approx(expected, abs=1e-9)

@@ -194,12 +194,12 @@ def test_every_node_that_fits_has_a_possible_choice(
         assert len(choices.node) >= 1
         assert (choices.holes >= choices.mib).all()
         assert (choices.after(choices.whole) >= 0).all()
-        for columns in choices.columns.tolist():
-            assert len({c for c in columns if c >= 0}) == len([c for c in columns if c >= 0]), "a GPU is chosen twice"
+        for chosen in choices.on.T.tolist():
+            assert len({c for c in chosen if c >= 0}) == len([c for c in chosen if c >= 0]), "a GPU is chosen twice"
         if fills_first:
             assert set(choices.opened.tolist()) == {verdict.new}, "opened although a shared GPU has room"
         if order is Order.TIGHTEST and fills_first and request.share is not None and request.share.devices > 1:
-            first = [state.gpus[c].free_mib for c in choices.columns[0].tolist() if c >= 0]
+            first = [state.gpus[c].free_mib for c in choices.on[:, 0].tolist() if c >= 0]
             assert first == [gpu.free_mib for gpu in verdict.on]
 
 
@@ -220,8 +220,8 @@ def test_taking_what_a_choice_says_gives_the_state_it_says() -> None:
     state = next(decisions.ledger.snapshot())
     request = parsed(make_pod().gpu_memory(200).container("main", requests={"cpu": "1"}).build())
     choices = options_of(state, request, fills_first=False, order=Order.TIGHTEST)
-    assert choices.columns.tolist() == [[-1], [0]]
-    assert choices.holes.tolist() == [[1000], [700]]
+    assert choices.on.tolist() == [[-1, 0]]
+    assert choices.holes.tolist() == [[1000, 700]]
     assert choices.after(choices.whole).tolist() == [1, 2]
     before = choices.nodes.cpu[0]
     assert (before - choices.after(choices.cpu)).tolist() == [1050, 1000]
@@ -237,7 +237,7 @@ def test_the_tightest_of_gpus_of_different_sizes_is_where_least_is_left() -> Non
     (state,) = decisions.ledger.snapshot()
     request = parsed(make_pod().gpu_fraction("0.7").num_devices(2).build())
     choices = options_of(state, request, fills_first=True, order=Order.TIGHTEST)
-    assert choices.left.tolist() == [[79, 80]]
+    assert choices.left.tolist() == [[79], [80]]
     verdict = fit(state, request)
     assert isinstance(verdict, Placement)
     assert [gpu.id for gpu in verdict.on] == ["n0-large", "n0-small"]
@@ -300,9 +300,9 @@ def test_rows_written_one_by_one_are_the_rows_of_a_fresh_fleet(strategy: str) ->
         fleet.put(position, state)
     kept = decisions._fleet.at(np.arange(3))
     fresh = fleet.at(np.arange(3))
-    width = min(kept.free.shape[1], fresh.free.shape[1])
+    gpus = min(len(kept.free), len(fresh.free))
     assert np.array_equal(kept.facts, fresh.facts)
-    assert np.array_equal(kept.free[:, :width], fresh.free[:, :width])
+    assert np.array_equal(kept.free[:gpus], fresh.free[:gpus])
 
 
 def test_every_strategy_has_its_name() -> None:

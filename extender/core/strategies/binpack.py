@@ -36,10 +36,10 @@ class Binpack:
         """See the class."""
         whole = options.before(options.nodes.whole).astype(float)
         if not options.is_share:
-            shared = options.before(options.nodes.free.sum(axis=1)).astype(float)
+            shared = options.before(options.nodes.free.sum(axis=0)).astype(float)
             return {"free whole GPUs": whole, "MiB free on the node's shared GPUs": shared}
         return {
             "GPUs opened": options.opened.astype(float),
-            "MiB left on its GPUs": options.left.sum(axis=1).astype(float),
+            "MiB left on its GPUs": options.left.sum(axis=0).astype(float),
             "free whole GPUs": whole,
         }

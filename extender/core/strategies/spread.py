@@ -29,12 +29,12 @@ class Spread:
         """See the class."""
         nodes = options.nodes
         total = nodes.card * nodes.gpus
-        free = nodes.card * nodes.whole + nodes.free.sum(axis=1)
+        free = nodes.card * nodes.whole + nodes.free.sum(axis=0)
         used = np.where(total > 0, 1 - free / np.maximum(total, 1), 0.0)
-        shared = options.columns >= 0
-        room = options.card[:, None] * shared
-        taken = (room - options.holes * shared).sum(axis=1)
+        shared = options.on >= 0
+        room = options.card * shared
+        taken = (room - options.holes * shared).sum(axis=0)
         return {
             "used part of the node's GPUs": options.before(used),
-            "used part of its GPUs": taken / np.maximum(room.sum(axis=1), 1),
+            "used part of its GPUs": taken / np.maximum(room.sum(axis=0), 1),
         }

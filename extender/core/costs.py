@@ -21,10 +21,8 @@ class Term(NamedTuple):
 
 def total(amounts: Mapping[str, Floats], weights: Mapping[str, float]) -> Floats:
     """The cost of each choice, in steps. A term that has no weight counts as it is."""
-    cost, *others = (amount * weights[name] if name in weights else amount for name, amount in amounts.items())
-    for other in others:
-        cost = cost + other
-    steps: Floats = in_steps(cost)
+    first, *others = (amount * weights[name] if name in weights else amount for name, amount in amounts.items())
+    steps: Floats = in_steps(sum(others, first))
     return steps
 
 

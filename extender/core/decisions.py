@@ -265,11 +265,11 @@ class Decisions:
     def _roomy(self, request: GpuRequest, nodes: NDArray[np.bool_]) -> Ints:
         """The positions of those of the nodes that have the CPU, memory and pod slot for the pod."""
         facts = self._fleet.facts(len(self._board))
-        found = (nodes & (facts[fleet.CPU] >= request.cpu_milli)).nonzero()[0]
+        found: Ints = (nodes & (facts[fleet.CPU] >= request.cpu_milli)).nonzero()[0]
         if not len(found):
             return found  # As mostly: of nodes that are not named, CPU is what most lack.
-        roomy: Ints = found[(facts[fleet.MEMORY].take(found) >= request.memory_bytes) & (facts[fleet.SLOTS].take(found) > 0)]
-        return roomy
+        roomy = (facts[fleet.MEMORY].take(found) >= request.memory_bytes) & (facts[fleet.SLOTS].take(found) > 0)
+        return found.compress(roomy)
 
     def _that_fit(self, uid: str, request: GpuRequest, positions: Ints) -> Ints:
         if not len(positions):

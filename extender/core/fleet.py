@@ -95,7 +95,7 @@ class Rows:
     takes: NDArray[np.int8]
 
     def __len__(self) -> int:
-        return self.facts.shape[1]
+        return len(self.facts[KNOWN])
 
     def at(self, positions: Ints) -> "Rows":
         """A copy of those rows."""
@@ -304,7 +304,9 @@ def _card(inventory: Inventory) -> int:
 
 def clipped(amount: int) -> int:
     """The amount as a number that arrays can hold."""
-    return max(-LARGEST, min(LARGEST, amount))
+    if -LARGEST <= amount <= LARGEST:
+        return amount
+    return LARGEST if amount > 0 else -LARGEST
 
 
 def _share_refused(inventory: Inventory) -> int:

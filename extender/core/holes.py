@@ -87,13 +87,11 @@ def best_filling(sizes: NDArray[np.int64], prices: Floats) -> Floats:
 def _pattern(sizes: NDArray[np.int64], prices: Floats, values: Floats) -> Floats:
     """How many of each size a best filling of a whole GPU takes."""
     counts = np.zeros(len(sizes))
-    room = int(np.searchsorted(values, values[GRID] - 1e-12))
-    while True:
-        fitting = sizes <= room
-        worth = np.where(fitting, prices + values[np.where(fitting, room - sizes, 0)], -np.inf)
-        best = int(worth.argmax())
-        if room <= 0 or not fitting[best] or prices[best] <= 0:
-            return counts
+    room = int(values.searchsorted(values[GRID] - 1e-12))
+    while fitting := int(sizes.searchsorted(room, "right")):
+        best = int((prices[:fitting] + values[room - sizes[:fitting]]).argmax())
+        if prices[best] <= 0:
+            break
         counts[best] += 1
-        room -= int(sizes[best])
-        room = int(np.searchsorted(values, values[room] - 1e-12))
+        room = int(values.searchsorted(values[room - sizes[best]] - 1e-12))
+    return counts

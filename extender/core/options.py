@@ -4,7 +4,7 @@ The array form of ``placement.fit``; a test holds the two against each other. ``
 node), this speaks to strategies.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from enum import Enum
 from functools import lru_cache
 from typing import Any, Final, NamedTuple, TypeVar
@@ -24,7 +24,7 @@ Flags = NDArray[np.bool_]
 T = TypeVar("T", bound=np.generic)
 
 #: What a reservation pod needs, in the order of ``fleet.ROOM``: besides, it takes a GPU.
-_RESERVATION: Final = np.array([[RESERVATION_NEEDS[r]] for r in (names.CPU, names.MEMORY, names.PODS)] + [[1]], np.int64)
+_RESERVATION: Final = np.array([[RESERVATION_NEEDS[r] for r in (names.CPU, names.MEMORY, names.PODS)] + [1]]).T
 
 _GPU_COUNT: Final = np.int16(CODE["GpuCount", False])
 _WHOLE_GPUS: Final = np.int16(CODE["WholeGpus", True])
@@ -97,7 +97,7 @@ class Options(NamedTuple):
     opened: Ints
     #: MiB of a whole GPU there.
     card: Ints
-    #: Where ``cpu`` and ``whole`` have what is left after each choice, counted row by row.
+    #: Of shares: where ``cpu`` and ``whole`` have what is left after each choice, counted row by row.
     rest: Ints
     #: [device, choice] → the shared GPU, as ``Nodes.free`` counts them, or -1 for a new one; existing ones first.
     on: Ints
@@ -140,17 +140,14 @@ class Room(NamedTuple):
     openable: Ints
 
     @classmethod
-    def of(cls, rows: Rows, request: GpuRequest, sizes: Sequence[int]) -> "Room | None":
+    def of(cls, rows: Rows, request: GpuRequest, sizes: tuple[int, ...]) -> "Room | None":
         """None where the request is for no share."""
         share = request.share
         if share is None:
             return None
-        # Where no node has a GPU there is no size; every row points at the first one.
-        amounts = np.array([fleet.clipped(share.mib_of(size)) for size in sizes] or [0], np.int64)
-        mib = amounts.take(rows.size)
+        mib = _amounts(share, sizes).take(rows.size)
         roomy = (rows.free >= mib) & ((rows.takes & fleet.MODE_BIT[share.compute_mode]) != 0)
-        own = [fleet.clipped(request.resources.get(resource, 0)) for resource in (names.CPU, names.MEMORY)]
-        room = (rows.facts[fleet.ROOM] - np.array([*own, 1, 0])[:, None]) // _RESERVATION
+        room = (rows.facts[fleet.ROOM] - _own(request.cpu_milli, request.memory_bytes)) // _RESERVATION
         openable = np.maximum(np.minimum.reduce(room), 0) * roomy[0]
         roomy[0] = openable
         return cls(mib, roomy, np.add.reduce(roomy[1:]), openable)
@@ -163,6 +160,18 @@ class Room(NamedTuple):
             self.found.take(positions),
             self.openable.take(positions),
         )
+
+
+@lru_cache(maxsize=1024)
+def _amounts(share: Share, sizes: tuple[int, ...]) -> Ints:
+    """MiB on a GPU of each size. Where no node has a GPU there is no size; every row points at the first one."""
+    return np.array([fleet.clipped(share.mib_of(size)) for size in sizes] or [0], np.int64)
+
+
+@lru_cache(maxsize=1024)
+def _own(cpu_milli: int, memory_bytes: int) -> Ints:
+    """What a pod takes for itself of ``fleet.ROOM``."""
+    return np.array([[fleet.clipped(cpu_milli)], [fleet.clipped(memory_bytes)], [1], [0]], np.int64)
 
 
 def codes(rows: Rows, request: GpuRequest, room: Room | None) -> Codes:
@@ -258,15 +267,13 @@ def options(rows: Rows, request: GpuRequest, room: Room | None, *, fills_first: 
 
 def _no_share(rows: Rows, request: GpuRequest) -> Options:
     nodes = Nodes.of(rows.facts, rows.free)
-    cpu = nodes.cpu - _opening(0)
-    cpu[1] -= fleet.clipped(request.cpu_milli)
+    cpu = nodes.cpu - _cpu_taken(request.cpu_milli, 0)
     whole = nodes.whole - _opening(0)
     if request.gpus:
         whole[1] -= fleet.clipped(request.whole_gpus) * rows.facts[fleet.OWN]
-    each = np.arange(len(rows))
     none = np.zeros((0, len(rows)), np.int64)
-    rest = each + len(each)
-    return Options(False, nodes, cpu, whole, each, np.zeros_like(each), nodes.card, rest, none, none, none, none)
+    each, opened = np.arange(len(rows)), np.zeros(len(rows), np.int64)
+    return Options(False, nodes, cpu, whole, each, opened, nodes.card, each, none, none, none, none)
 
 
 def _one_device(rows: Rows, request: GpuRequest, room: Room, fills_first: bool) -> Options:
@@ -276,7 +283,7 @@ def _one_device(rows: Rows, request: GpuRequest, room: Room, fills_first: bool) 
         allowed[0] &= room.found == 0
     node, gpu = allowed.T.nonzero()
     at = (gpu * len(rows) + node)[None]
-    opened = (gpu == 0).astype(np.int64)
+    opened = (gpu == 0) * 1
     return _share(rows, request, node, opened, gpu[None] - 1, rows.free.take(at), room.mib.take(at))
 
 
@@ -303,10 +310,9 @@ def _share(  # noqa: PLR0913, PLR0917 - the fields of Options
     rows: Rows, request: GpuRequest, node: Ints, opened: Ints, on: Ints, holes: Ints, mib: Ints
 ) -> Options:
     nodes = Nodes.of(rows.facts, rows.free)
-    opening = _opening(int(opened.max(initial=0)))
-    cpu = nodes.cpu - RESERVATION_NEEDS[names.CPU] * opening
-    cpu[1:] -= fleet.clipped(request.cpu_milli)
-    whole = nodes.whole - opening
+    most = int(opened.max()) if np.count_nonzero(opened) else 0
+    cpu = nodes.cpu - _cpu_taken(request.cpu_milli, most)
+    whole = nodes.whole - _opening(most)
     card = nodes.card.take(node)
     rest = (1 + opened) * len(nodes.cpu) + node
     return Options(True, nodes, cpu, whole, node, opened, card, rest, on, holes, mib, holes - mib)
@@ -316,3 +322,11 @@ def _share(  # noqa: PLR0913, PLR0917 - the fields of Options
 def _opening(most: int) -> Ints:
     """How many GPUs are opened in each row of ``Options.cpu``: none before, and none to the most after."""
     return np.array([[0], *([opened] for opened in range(most + 1))])
+
+
+@lru_cache(maxsize=1024)
+def _cpu_taken(cpu_milli: int, most: int) -> Ints:
+    """CPU in milli that the pod and what it opens take, in each of these rows."""
+    taken = RESERVATION_NEEDS[names.CPU] * _opening(most)
+    taken[1:] += fleet.clipped(cpu_milli)
+    return taken

@@ -107,9 +107,9 @@ class Scoreboard:
         return position
 
     def forget_verdicts(self) -> None:
-        """What nodes are worth has changed as a whole."""
+        """What nodes are worth has changed as a whole; where a request does not fit, it still does not."""
         for known in self._verdicts.values():
-            known.judged[:-1] = NEVER
+            known.judged[known.cost < np.inf] = NEVER
 
     def asked(self, nodes: Sequence[str]) -> Asked:
         """Where these nodes are in the arrays."""

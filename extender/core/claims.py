@@ -6,8 +6,7 @@ look at them; bind never does. A claim ends with its pod's bind or deletion, at 
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-
-from cachetools import TTLCache
+from itertools import takewhile
 
 from extender.core.requests import GpuRequest
 
@@ -27,36 +26,50 @@ class Claims:
     def __init__(
         self, ttl: float, timer: Callable[[], float], touched: Callable[[str], None], *, most: int = 100_000
     ) -> None:
-        self._claims: TTLCache[str, Claim] = TTLCache(maxsize=most, ttl=ttl, timer=timer)
+        self._ttl = ttl
+        self._timer = timer
+        self._most = most
+        #: pod UID → claim and the time of its end, in the order in which they end
+        self._claims: dict[str, tuple[Claim, float]] = {}
         #: node → pod UID → claim, in the order in which they were made
         self._by_node: dict[str, dict[str, Claim]] = {}
         self._touched = touched
 
     def add(self, claim: Claim) -> None:
         """Replace the pod's claim."""
-        self.expire()
         self.end(claim.uid)
-        while len(self._claims) >= self._claims.maxsize:
-            self._unlink(self._claims.popitem()[1])
-        self._claims[claim.uid] = claim
+        if len(self._claims) >= self._most:
+            self.end(next(iter(self._claims)))
+        self._claims[claim.uid] = (claim, self._timer() + self._ttl)
         self._by_node.setdefault(claim.node, {})[claim.uid] = claim
         self._touched(claim.node)
 
     def end(self, uid: str) -> None:
         """The pod is bound or gone. Idempotent."""
-        if uid in self._claims:  # Quicker than to take out what is not there: most ends find nothing.
-            self._unlink(self._claims.pop(uid))
+        found = self._claims.pop(uid, None)
+        if found is None:
+            return
+        node = found[0].node
+        claims = self._by_node[node]
+        del claims[uid]
+        if not claims:
+            del self._by_node[node]
+        self._touched(node)
 
     def expire(self) -> list[Claim]:
         """Drop and return what is older than the time to live."""
-        expired = [claim for _, claim in self._claims.expire()]
+        if not self._claims:
+            return []
+        now = self._timer()
+        expired = [claim for claim, _ in takewhile(lambda held: held[1] <= now, self._claims.values())]
         for claim in expired:
-            self._unlink(claim)
+            self.end(claim.uid)
         return expired
 
     def of(self, uid: str) -> Claim | None:
         """The pod's claim, or None."""
-        return self._claims.get(uid)
+        found = self._claims.get(uid)
+        return None if found is None else found[0]
 
     def on(self, node: str) -> Iterator[Claim]:
         """The node's claims, oldest first."""
@@ -64,10 +77,3 @@ class Claims:
 
     def __len__(self) -> int:
         return len(self._claims)
-
-    def _unlink(self, claim: Claim) -> None:
-        claims = self._by_node.get(claim.node)
-        if claims is not None and claims.pop(claim.uid, None) is not None:
-            if not claims:
-                del self._by_node[claim.node]
-            self._touched(claim.node)

@@ -5,14 +5,13 @@ look at them; bind never does. A claim ends with its pod's bind or deletion, at 
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from itertools import takewhile
+from typing import NamedTuple
 
 from extender.core.requests import GpuRequest
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(NamedTuple):
     """A pod and the node that it will probably land on."""
 
     uid: str

@@ -127,7 +127,7 @@ class Decisions:
         self._learn(pod, uid, request, asked)
         verdicts = self._judged(request, uid, asked)
         found = verdicts.code.take(asked.positions)
-        rejected = np.count_nonzero(found != FITS)
+        rejected = np.count_nonzero(found)  # FITS is 0.
         rejections = _rejections(found) if rejected else {}
         if rejected == len(nodes):
             return self._nothing_fits(nodes, found, rejections)

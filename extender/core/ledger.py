@@ -341,7 +341,7 @@ class Ledger:
 
     def confirm(self, uid: str) -> None:
         """The API says that the pod is bound. Idempotent; raises LedgerError for an unknown pod."""
-        self._advance(uid, tuple(ShareState), ShareState.CONFIRMED)
+        self._advance(uid, ANY_STATE, ShareState.CONFIRMED)
 
     def forget(self, uid: str) -> None:
         """Give back what was assumed: the binding never happened. Idempotent; raises LedgerError once confirmed."""
@@ -523,6 +523,7 @@ class Ledger:
             del self._books[node]
 
 
+ANY_STATE = tuple(ShareState)
 #: How many ends are remembered: far more than pods can end while a record still names them.
 GONE = 200_000
 REASON_UNKNOWN = "the node is not known to the ledger"

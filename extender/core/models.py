@@ -22,6 +22,8 @@ Products = frozenset[Product] | None
 def by_spec(pod: Mapping[str, Any], products: Iterable[Product]) -> Products:
     """What node selector and required node affinity say about the product label; None if they say nothing."""
     spec = child(pod, "spec")
+    if "nodeSelector" not in spec and "affinity" not in spec:
+        return None  # As most pods.
     allowed = frozenset(products)
     selected = text(child(spec, "nodeSelector"), PRODUCT_LABEL)
     kept = allowed if selected is None else allowed & {selected}

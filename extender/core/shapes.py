@@ -5,6 +5,7 @@ A shape is what was asked (a fraction, MiB, whole GPUs), never the MiB that it b
 
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +15,7 @@ from extender.core.models import Products
 from extender.core.requests import GpuRequest, Share
 
 
-@dataclass(frozen=True, slots=True)
-class Shape:
+class Shape(NamedTuple):
     """Requests that leave the same traces on every node."""
 
     #: CPU in milli.

@@ -1,6 +1,5 @@
 """Fragmentation by tables is fragmentation by its definition."""
 
-from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -30,7 +29,7 @@ shapes = st.one_of(
     st.builds(lambda cpu, share, p: Shape(cpu, 1, share, p), st.integers(0, 5), shares, products),
     st.builds(Shape, st.integers(0, 5), st.integers(2, 3), shares, products),
     st.builds(lambda cpu, d, p: Shape(cpu, d, None, p), st.integers(0, 5), st.integers(1, 4), products),
-    st.builds(Shape, st.integers(0, 5)),
+    st.integers(0, 5).map(Shape),
 )
 one_node = st.tuples(
     st.integers(-1, 6), st.integers(0, 3), st.lists(st.integers(0, 499), min_size=3, max_size=3), st.integers(0, 2)
@@ -100,7 +99,7 @@ def test_the_change_is_what_the_definition_says_of_the_node_after(
     weights: dict[Shape, float], held: list[int], pod: PodBuilder, cpu: int
 ) -> None:
     """On a node of four GPUs of which some are shared: every choice against the node as it would stand."""
-    weights = {replace(shape, cpu=50 * shape.cpu): weight for shape, weight in weights.items()}
+    weights = {shape._replace(cpu=50 * shape.cpu): weight for shape, weight in weights.items()}
     fleet = Fleet()
     decisions = Decisions(Policy(), claim_ttl=1, timer=lambda: 0.0)
     (node,) = read_nodes([make_node("n").gpus(4, mib=1000, product="A").cpu(f"{50 * cpu}m").build()])

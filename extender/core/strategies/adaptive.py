@@ -107,10 +107,9 @@ class Adaptive:
 
 def _starved(options: Options, cpu_per_gpu: float, taken: Floats) -> Floats:
     """How many more GPUs CPU can no longer feed."""
-    free = free_gpus(options.nodes)
-    fed = options.cpu / cpu_per_gpu
-    before = np.maximum(0, free - fed[0])
-    starved: Floats = np.maximum(0, options.before(free) - taken - options.after(fed)) - options.before(before)
+    unfed = free_gpus(options.nodes) - options.cpu / cpu_per_gpu
+    before = options.before(np.maximum(0, unfed[0]))
+    starved: Floats = np.maximum(0, options.after(unfed) - taken) - before
     return starved
 
 

@@ -28,7 +28,8 @@ class Claims:
         self._ttl = ttl
         self._timer = timer
         self._most = most
-        #: pod UID → claim and the time of its end, in the order in which they end
+        #: pod UID → claim and the time of its end, in the order in which they end. Not a TTLCache: that drops what has
+        #: ended in the middle of any call, and ``_by_node`` would keep it for ever.
         self._claims: dict[str, tuple[Claim, float]] = {}
         #: node → pod UID → claim, in the order in which they were made
         self._by_node: dict[str, dict[str, Claim]] = {}

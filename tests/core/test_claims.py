@@ -1,5 +1,7 @@
 """Claims: short-lived, one per pod, and whoever depends on them is told."""
 
+import itertools
+
 import pytest
 
 from extender.core.claims import Claim, Claims
@@ -76,3 +78,19 @@ def test_there_is_a_limit() -> None:
         clocked.add(f"p{index}", "a")
     assert len(clocked.claims) == 2
     assert clocked.on("a") == ["p2", "p3"]
+
+
+@pytest.mark.parametrize("before", range(1, 19))
+def test_one_that_ends_while_another_is_made_leaves_nothing(before: int) -> None:
+    """The clock goes on within a call: what ends between two looks at it must not count on its node for ever."""
+    seconds = itertools.count()
+    claims = Claims(20.0, lambda: next(seconds), lambda _node: None)
+    assert isinstance(REQUEST, GpuRequest)
+    claims.add(Claim("p", "a", REQUEST))
+    for _ in range(before):
+        next(seconds)
+    claims.add(Claim("q", "a", REQUEST))
+    while next(seconds) < 20:
+        pass
+    claims.expire()
+    assert [claim.uid for claim in claims.on("a")] == ["q"]

@@ -6,8 +6,10 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Collection
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import resource_tracker
+from typing import TypeVar
 
 import structlog
 
@@ -17,6 +19,7 @@ from extender.core.seen import Seen
 log = structlog.get_logger()
 
 Adopt = Callable[[Learned], None]
+T = TypeVar("T")
 _Job = tuple[Seen, Collection[str], Adopt]
 
 
@@ -28,9 +31,9 @@ class Background:
         self._running = False
         self._next: _Job | None = None
 
-    async def start(self) -> None:
-        """Start the process now: it costs less before the first decision than in the middle of one."""
-        await asyncio.wrap_future(self._process().submit(os.nice, 10))
+    def start(self) -> None:
+        """Start the process now: in the middle of the first decision it would cost milliseconds."""
+        self._submit(os.getpid)  # Any call does.
 
     def close(self) -> None:
         """End the process, after what it is learning now: seconds. The next start learns from the pods in the cluster.
@@ -52,7 +55,7 @@ class Background:
             return
         (seen, strategies, adopt), self._next = self._next, None
         try:
-            learned = asyncio.get_running_loop().run_in_executor(self._process(), refresh, seen, strategies)
+            learned = asyncio.wrap_future(self._submit(refresh, seen, strategies))
         except BrokenProcessPool:
             self._pool = None
             log.warning("learning: the process has died; the next refresh starts another")
@@ -74,16 +77,28 @@ class Background:
                 self._pool = None
         self._begin()
 
+    def _submit(self, function: Callable[..., T], *arguments: object) -> "Future[T]":
+        # A process that starts here inherits what is blocked: Ctrl-C in a terminal would reach it before it ignores it.
+        # Python's tracker starts first, for it lets Ctrl-C through again.
+        resource_tracker.ensure_running()
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            return self._process().submit(function, *arguments)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+
     def _process(self) -> ProcessPoolExecutor:
         if self._pool is None:
             # Not fork: the service has threads.
             spawn = multiprocessing.get_context("spawn")
-            self._pool = ProcessPoolExecutor(1, spawn, initializer=_belong_to_parent)
+            self._pool = ProcessPoolExecutor(1, spawn, initializer=_be_second)
         return self._pool
 
 
-def _belong_to_parent() -> None:
-    """Ctrl-C reaches every process of the terminal; this one ends when the service closes it, or has died."""
+def _be_second() -> None:
+    """Ctrl-C reaches every process of the terminal; this one ends when the service closes it, or has died. Decisions
+    have the processor first."""
+    os.nice(10)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 

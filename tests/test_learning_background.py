@@ -16,8 +16,8 @@ from extender.learning import Background
 from tests.builders import make_node, make_pod
 
 
-async def decisions_with(background: Background) -> Decisions:
-    await background.start()
+def decisions_with(background: Background) -> Decisions:
+    background.start()
     policy = Policy(strategy=names.ADAPTIVE)
     decisions = Decisions(policy, claim_ttl=1, timer=lambda: 0.0, refresher=background)
     for node in read_nodes([make_node("n0").gpus(4, mib=1000).build()]):
@@ -41,7 +41,7 @@ async def until(done: Callable[[], bool]) -> None:
 async def test_what_was_learned_arrives_while_decisions_go_on() -> None:
     background = Background()
     try:
-        decisions = await decisions_with(background)
+        decisions = decisions_with(background)
         before = decisions._learned
         for index in range(10):
             assert ask(decisions, index) == ["n0"]
@@ -56,7 +56,7 @@ async def test_what_was_learned_arrives_while_decisions_go_on() -> None:
 async def test_the_process_may_die() -> None:
     background = Background()
     try:
-        decisions = await decisions_with(background)
+        decisions = decisions_with(background)
         assert background._pool is not None
         (pid,) = background._pool._processes
         os.kill(pid, signal.SIGKILL)
@@ -75,7 +75,7 @@ async def test_of_the_refreshes_that_wait_only_the_latest_runs() -> None:
     background = Background()
     adopted: list[int] = []
     try:
-        decisions = await decisions_with(background)
+        decisions = decisions_with(background)
         seen: Seen = decisions._seen()
 
         def adopt(number: int) -> None:

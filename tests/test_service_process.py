@@ -50,10 +50,12 @@ class Learning:
 
     process: "subprocess.Popen[bytes]"
     log: Path
+    url: str
 
 
 @pytest.fixture
-def learning(tmp_path: Path) -> Iterator[Learning]:
+def starting(tmp_path: Path) -> Iterator[Learning]:
+    """Just serving: its learner starts."""
     items = [make_node("n").gpus(8, mib=81920).build()]
     cluster = tmp_path / "cluster.json"
     cluster.write_text(json.dumps({"apiVersion": "v1", "kind": "List", "items": items}))
@@ -61,16 +63,20 @@ def learning(tmp_path: Path) -> Iterator[Learning]:
     with (tmp_path / "log").open("w+") as log:
         process = subprocess.Popen(command, stderr=log, env=clean_environment(), start_new_session=True)
         try:
-            url = _address(tmp_path / "log")
-            for index in range(20):  # Enough to start learning.
-                pod = make_pod(f"p{index}").gpu_memory(1000).build()
-                body = {"Pod": pod, "Nodes": None, "NodeNames": ["n"]}
-                httpx.post(f"{url}/scheduler/filter", json=body, trust_env=False)
-            time.sleep(1)
-            yield Learning(process, tmp_path / "log")
+            yield Learning(process, tmp_path / "log", _address(tmp_path / "log"))
         finally:
             process.kill()
             process.wait()
+
+
+@pytest.fixture
+def learning(starting: Learning) -> Learning:
+    for index in range(20):  # Enough to start learning.
+        pod = make_pod(f"p{index}").gpu_memory(1000).build()
+        body = {"Pod": pod, "Nodes": None, "NodeNames": ["n"]}
+        httpx.post(f"{starting.url}/scheduler/filter", json=body, trust_env=False)
+    time.sleep(1)
+    return starting
 
 
 def test_start_ready_and_stop(start: Start, cluster_file: Path) -> None:
@@ -175,6 +181,19 @@ def test_ctrl_c_in_a_terminal_ends_quietly(learning: Learning) -> None:
     os.killpg(learning.process.pid, signal.SIGINT)
     assert learning.process.wait(20) == 0
     assert "Traceback" not in learning.log.read_text()
+
+
+def test_ctrl_c_at_the_start_ends_quietly(starting: Learning) -> None:
+    """The learner starts with the service, and takes longer: it was interrupted before it could ignore that."""
+    os.killpg(starting.process.pid, signal.SIGINT)
+    assert starting.process.wait(20) == 0
+    assert "Traceback" not in starting.log.read_text()
+
+
+def test_the_learner_is_there_before_the_first_decision(starting: Learning) -> None:
+    """Started in the middle of one, it held that up."""
+    children = Path(f"/proc/{starting.process.pid}/task/{starting.process.pid}/children").read_text()
+    assert len(children.split()) >= 1
 
 
 def test_kill_9_leaves_no_process_behind(learning: Learning) -> None:

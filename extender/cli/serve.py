@@ -57,7 +57,6 @@ def serve(file: Path | None, **flags: Any) -> None:
     settings = load(flags, os.environ, file)
     logs.configure(settings.log_level)
     snapshot = load_snapshot(settings.snapshot) if settings.snapshot is not None else None
-    gc.freeze()  # What is loaded stays: the collector need not look at it again and again.
     with ExitStack() as stack:
         tls = Tls.of(settings)
         observe = _observe_socket(settings)
@@ -65,16 +64,22 @@ def serve(file: Path | None, **flags: Any) -> None:
             stack.enter_context(observe)
         main = stack.enter_context(listener("host/port", settings.host, settings.port))
         guard(main, tls)
-        uvloop.run(_serve(settings, snapshot, lambda service: run(service, main, observe, tls)))
+        uvloop.run(serve_with(settings, snapshot, lambda service: run(service, main, observe, tls)))
 
 
-async def _serve(
+async def serve_with(
     settings: Settings, snapshot: Snapshot | None, run: Callable[[Service], Coroutine[Any, Any, None]]
 ) -> None:
-    """Learning runs beside the loop: no decision waits for it."""
+    """``run`` the service: on the embedded cluster, or without a snapshot on a real one.
+
+    Learning runs beside the loop: no decision waits for it.
+    """
     with closing(Background()) as learning:
+        learning.start()
         if snapshot is not None:
-            await run(embedded_service(settings, snapshot, refresher=learning))
+            service = embedded_service(settings, snapshot, refresher=learning)
+            gc.freeze()  # What is loaded stays: the collector need not look at it again and again.
+            await run(service)
             return
         async with live_service(settings, learning) as service:
             await run(service)

@@ -16,7 +16,7 @@ from extender.binding.share import ShareBinding
 from extender.core.decisions import Decisions
 from extender.core.errors import ApiError, LedgerError, NotFound
 from extender.core.placement import REASON_TEXT, Shortfall
-from extender.core.podreader import is_reservation, namespaced_name, node_of, uid_of
+from extender.core.podreader import grace_of, is_reservation, namespaced_name, node_of, uid_of
 from extender.core.requests import GpuRequest, InvalidRequest
 
 #: Where to a pod is being bound while we find out how its last bind has ended.
@@ -160,7 +160,13 @@ class Binder:
             raise BindFailed(verdict.text)
         try:
             assumed = self._ledger.assume(
-                uid=uid, namespace=namespace, name=name, node=node, request=request, placement=verdict
+                uid=uid,
+                namespace=namespace,
+                name=name,
+                node=node,
+                request=request,
+                placement=verdict,
+                grace=grace_of(pod),
             )
         except LedgerError as error:
             raise BindFailed(str(error)) from error

@@ -41,6 +41,7 @@ class Orphans:
         observe: Callable[[Pod], None],
         tell: Tell,
         age: float,
+        clock: Callable[[], float],
     ) -> None:
         self._ledger = ledger
         self._records = records
@@ -48,12 +49,13 @@ class Orphans:
         self._observe = observe
         self._tell = tell
         self._age = age
+        self._clock = clock
         self._ages: Ages[_Key] = Ages()
         #: Entries whose pods were looked for, and since when those are known to have left that have.
         self._looked: set[_Key] = set()
         self._left: dict[_Key, float] = {}
 
-    async def once(self, now: float) -> None:
+    async def once(self) -> None:
         """Look at each entry whose pod is neither bound nor being bound by this process."""
         found: Mapping[_Key, PodOnNode] = {
             (node, entry.uid, entry.attempt or ""): entry
@@ -61,28 +63,28 @@ class Orphans:
             for entry in self._ledger.recorded(node)
             if entry.shares and self._ledger.pod(entry.uid) is None and not self._ledger.is_gone(entry.uid)
         }
-        ages = self._ages.see(found, now)
+        ages = self._ages.see(found, self._clock())
         self._looked &= found.keys()
         self._left = {key: since for key, since in self._left.items() if key in found}
         for key, age in ages.items():
             with suppress(GpuExtenderError):  # Nobody knows: the entry stays, and the next pass asks again.
-                await self._look(key, found[key], age, now)
+                await self._look(key, found[key], age)
 
-    async def _look(self, key: _Key, entry: PodOnNode, age: float, now: float) -> None:
+    async def _look(self, key: _Key, entry: PodOnNode, age: float) -> None:
         left = self._left.get(key)
         if left is not None:
-            if now - left >= entry.grace:
+            if self._clock() - left >= entry.grace:
                 self._ledger.release(entry.uid)
                 await self._drop(entry)
         elif age >= self._age:
             try:
                 await self._judge(entry)
             except NotFound:
-                self._left[key] = now
+                self._left[key] = self._clock()  # Not as the pass began: it may have waited for long.
         elif age >= LOOK_AFTER and key not in self._looked:
             self._looked.add(key)
             if await self._fence.is_gone(entry.namespace, entry.name, entry.uid):
-                self._left[key] = now
+                self._left[key] = self._clock()
 
     async def _judge(self, entry: PodOnNode) -> None:
         """Raises NotFound where the pod has left, another GpuExtenderError while nobody knows."""

@@ -88,7 +88,9 @@ class Reconciler:
             at_once=learn,
             clock=clock,
         )
-        self._orphans = Orphans(ledger, records=records, fence=fence, observe=observe, tell=tell, age=patience.entry)
+        self._orphans = Orphans(
+            ledger, records=records, fence=fence, observe=observe, tell=tell, age=patience.entry, clock=clock
+        )
         self.close_idle_now = self._upkeep.close_idle_now
 
     async def once(self) -> None:
@@ -106,4 +108,4 @@ class Reconciler:
             with suppress(GpuExtenderError):
                 await self._spares.once()
                 await self._reports.ask()
-        await self._orphans.once(now)
+        await self._orphans.once()

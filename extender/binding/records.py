@@ -100,6 +100,9 @@ class NodeRecords:
                 await self._write(node, orders)
                 if len(orders) > 1 or asyncio.get_running_loop().time() < self._burst_until:
                     await asyncio.sleep(PAUSE)
+        except BaseException as error:
+            _fail(self._orders.pop(node, []), error)  # They came meanwhile, and have no other writer.
+            raise
         finally:
             del self._writers[node]
 
@@ -140,9 +143,10 @@ class NodeRecords:
             except (Conflict, NotFound):
                 return orders
         for order in accepted:
-            order.done.set_result(record)
+            if not order.done.done():  # Whoever waited may have been cancelled.
+                order.done.set_result(record)
         for order, reason in refused:
-            order.done.set_exception(RecordRefused(reason))
+            _fail([order], RecordRefused(reason))
         return []
 
     async def _may_enter(self, node: str, gpus: Iterable[Opened]) -> bool:

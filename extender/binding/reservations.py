@@ -156,10 +156,12 @@ class Reservations:
                 await self.left(reservation.node, reservation.id)
         except NotFound:
             self._ledger.drop_reservation(reservation.node, reservation.id)
-        except GpuExtenderError as error:
+        except BaseException as error:
             # It still holds its device: nothing is lost but room. What the watch has shown meanwhile stands.
             if replace(reservation, closing=True) in self._ledger.reservations(reservation.node):
                 self._ledger.put_reservation(reservation)
+            if not isinstance(error, GpuExtenderError):
+                raise  # Cancelled, as when the lead is lost.
             if isinstance(error, RecordRefused):
                 await self.take_back(reservation)
             return False

@@ -207,6 +207,7 @@ class ShareBinding:
                 request=request,
                 placement=verdict,
                 new_ids=self._reservations.new_ids(node, uid, verdict.new),
+                grace=grace_of(pod),
             )
         except LedgerError as error:
             raise BindFailed(str(error)) from error

@@ -34,6 +34,7 @@ from extender.core.placement import RESERVATION_NEEDS, Placement, refusal
 from extender.core.remembered import by_record, doubted, first_report, in_dispute, joined, still_held
 from extender.core.requests import GpuRequest
 from extender.core.values import (
+    USUAL_GRACE,
     GpuState,
     Node,
     NodeState,
@@ -297,8 +298,9 @@ class Ledger:
         request: GpuRequest,
         placement: Placement,
         new_ids: Sequence[str] = (),
+        grace: int = USUAL_GRACE,
     ) -> PodOnNode:
-        """Take the room for a pod that we are about to bind.
+        """Take the room for a pod that we are about to bind; ``grace``: seconds that its processes get to end.
 
         ``new_ids`` name the ``placement.new`` GPUs that are opened for it. Raises LedgerError if the pod is already in
         the books, DoesNotFit if the placement is no longer possible; nothing has changed then.
@@ -320,6 +322,7 @@ class Ledger:
             shares=_shares(placement, new_ids),
             compute_mode=share.compute_mode if share is not None else names.TIME_SLICING,
             state=ShareState.ASSUMED,
+            grace=grace,
         )
         books = self._books[node]
         for gpu_id in new_ids:

@@ -8,14 +8,15 @@ from typing import Any, Final, Protocol
 
 from extender.core.consistency import Difference, of_node, of_pod
 from extender.core.ledger import Ledger
+from extender.core.podreader import uid_of
 from extender.core.values import PodOnNode
 from extender.turns import in_turns
 
 #: Seconds between two looks. What both show is no record that one watch has shown before another one showed the pod.
 PAUSE: Final = 2.0
 
-#: Kind and object.
-_Key = tuple[str, str]
+#: Kind, object, and where that is a pod its UID: another one of that name is another matter.
+_Key = tuple[str, str, str]
 
 
 class Teller(Protocol):
@@ -46,19 +47,24 @@ class Audit:
         """All that there is at the start."""
         for difference in found:
             self._teller.difference(difference)
-            self._from_start.add((difference.kind, difference.object))
+            self._from_start.add(self._key(difference))
 
     async def once(self) -> None:
         """Tell what was there at the last look, too."""
         now: set[_Key] = set()
         async for difference in in_turns(self._look()):
-            key = difference.kind, difference.object
+            key = self._key(difference)
             now.add(key)
             if key in self._before and key not in self._told | self._from_start:
                 self._teller.difference(difference)
                 self._told.add(key)
+        self._from_start -= self._before - now  # Ended: should it come again, it is new.
         self._before, self._told = now, self._told & now
         self._tell_pods()
+
+    def _key(self, difference: Difference) -> _Key:
+        namespace, _, name = difference.object.partition("/")
+        return difference.kind, difference.object, uid_of(self._find(namespace, name) or {})
 
     def _look(self) -> Iterator[Difference]:
         for held in self._ledger.doubted():

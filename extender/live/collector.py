@@ -19,6 +19,8 @@ class Collector:
     @contextmanager
     def off(self) -> Iterator[None]:
         """Readers may overlap."""
+        if not self._readers:
+            gc.collect()  # What is garbage by now would be frozen with the rest, and stay for ever.
         self._readers += 1
         gc.disable()
         try:

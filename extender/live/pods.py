@@ -117,7 +117,10 @@ class Pods:
         """Bound by us while the watch was broken: the ledger knows them, and no list or event has shown them yet."""
         seen = {uid_of(pod) for pod in self}
         return [
-            {"metadata": {"namespace": held.namespace, "name": held.name, "uid": held.uid}}
+            {
+                "metadata": {"namespace": held.namespace, "name": held.name, "uid": held.uid},
+                "spec": {"terminationGracePeriodSeconds": held.grace},
+            }
             for held in self._watcher.confirmed()
             if held.uid not in seen
         ]

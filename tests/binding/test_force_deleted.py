@@ -1,11 +1,13 @@
 """A pod that somebody takes away while it runs counts until its own grace period is over."""
 
 import asyncio
+from itertools import count
 from typing import Any
 
 import pytest
 
-from tests.binding.stage import CARD, World
+from extender.core.errors import Unavailable
+from tests.binding.stage import CARD, GpuCluster, World
 from tests.builders import make_pod
 
 RUNNING = {"phase": "Running", "containerStatuses": [{"state": {"running": {}}}]}
@@ -86,4 +88,39 @@ async def test_what_nobody_saw_go_is_given_up_in_the_end() -> None:
     await asyncio.sleep(2)
     await world.process.binder.settle()
     assert not world.process.binder.is_open(pod["metadata"]["uid"])
+    assert await world.entries() == []
+
+
+async def test_the_grace_period_begins_when_it_is_heard_of_not_with_the_pass_that_hears_it() -> None:
+    """An API server that answers nothing for 35 s, a Binding that lands meanwhile, and a watch that stands still."""
+    world = World(GpuCluster(8))
+    for _ in range(7):
+        await world.process.reservations.search("m", "x")
+    world.api.faults["bind_pod", 1] = "late-killed"
+    pod = await world.pod(make_pod("p").gpu_memory(CARD).num_devices(2))
+    assert await world.error(pod) == "killed"
+    dead = world.api
+    world.restart()
+    await world.pass_by(15)
+    world.process.now += 50  # Seven GPUs are to be closed.
+    world.process.sees_no_more()
+    closes = count(1)
+
+    async def no_answer() -> None:
+        world.process.now += 5
+        if next(closes) == 7:
+            await dead.land_late_requests()
+            await take_away(world, pod, force=True)
+        raise Unavailable("no answer in time")
+
+    first = world.api.calls.count("patch_pod") + 1
+    for close in range(7):
+        world.api.script["patch_pod", first + close, "before"] = no_answer
+    await world.process.reconciler.once()
+    for _ in range(2):
+        world.process.now += 14
+        await world.process.reconciler.once()
+        assert len(await world.entries()) == 2
+    world.process.now += 3
+    await world.process.reconciler.once()
     assert await world.entries() == []

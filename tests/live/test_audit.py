@@ -98,6 +98,18 @@ async def test_a_pod_that_was_bound_past_us_is_told_once(world: World) -> None:
     assert await world.look() == ["bypassed"]
 
 
+async def test_what_was_told_at_the_start_is_told_again_of_another_pod_of_that_name(world: World) -> None:
+    """As a StatefulSet makes them."""
+    world.see(bypassing())
+    world.audit.begin(differences(world.ledger, tuple(world.pods.values())))
+    assert [difference.kind for difference in world.differences] == ["bypassed"]
+    assert await world.look(3) == []
+    world.reflector.pod_gone(world.pods.pop(("default", "past")))
+    assert await world.look(3) == []
+    world.see(bypassing().uid("another"))
+    assert await world.look(3) == ["bypassed"]
+
+
 async def test_what_one_look_has_shown_may_be_over_in_the_next(world: World) -> None:
     """A pod is shown before its entry in the record, or the other way round."""
     world.record(p=400)

@@ -1,6 +1,7 @@
 """The collector rests while lists are read, and not a moment longer."""
 
 import gc
+import weakref
 from collections.abc import Iterator
 
 import pytest
@@ -34,3 +35,17 @@ def test_what_was_read_is_never_looked_at_again() -> None:
     with Collector().off():
         read = [{"a": [number]} for number in range(1000)]
     assert gc.get_freeze_count() >= 2 * len(read)
+
+
+class _Ring:
+    """Garbage that only the collector finds."""
+
+    def __init__(self) -> None:
+        self.me = self
+
+
+def test_what_is_garbage_before_it_does_not_stay() -> None:
+    ring = weakref.ref(_Ring())
+    with Collector().off():
+        pass
+    assert ring() is None

@@ -11,7 +11,7 @@ from extender.core.decisions import Decisions, Policy
 from extender.core.errors import ApiError, NotFound, Unavailable
 from extender.core.nodereader import read_nodes
 from extender.core.placement import Placement
-from extender.core.podreader import namespaced_name, uid_of
+from extender.core.podreader import grace_of, namespaced_name, uid_of
 from extender.core.requests import GpuRequest
 from extender.core.values import GpuState, ShareState
 from extender.live.pods import Pods
@@ -96,7 +96,13 @@ class World:
         verdict = self.decisions.choose("n", request)
         assert isinstance(verdict, Placement)
         self.ledger.assume(
-            uid=uid_of(pod), namespace=namespace, name=name, node="n", request=request, placement=verdict
+            uid=uid_of(pod),
+            namespace=namespace,
+            name=name,
+            node="n",
+            request=request,
+            placement=verdict,
+            grace=grace_of(pod),
         )
         self.ledger.record(uid_of(pod), "me-1")
         self.ledger.confirm(uid_of(pod))
@@ -327,3 +333,26 @@ async def test_what_is_read_is_slim_whichever_way_it_came(world: World) -> None:
     await world.listed(reservation(), pod)
     assert world.reads == ["read"]
     assert [found for found in world.pods if "managedFields" in found["metadata"]] == []
+
+
+async def test_a_new_list_does_not_shorten_the_grace_period_of_a_pod_that_was_deleted_by_force(world: World) -> None:
+    await world.listed(reservation(), bound(grace=600))
+    forced = bound(version=3, grace=600)
+    forced["metadata"] |= {"deletionGracePeriodSeconds": 0, "deletionTimestamp": "2026-01-01T00:00:00Z"}
+    world.pods.change(event("DELETED", forced))
+    await asyncio.sleep(60)
+    await world.listed(reservation())
+    await asyncio.sleep(60)
+    assert world.holders() == ["a"]
+    await asyncio.sleep(600)
+    assert world.holders() == []
+
+
+async def test_a_pod_that_was_bound_and_deleted_by_force_unseen_has_its_own_grace_period(world: World) -> None:
+    await world.listed(reservation())
+    world.bind(waiting(grace=600))
+    await world.listed(reservation())
+    await asyncio.sleep(60)
+    assert world.holders() == ["a"]
+    await asyncio.sleep(600)
+    assert world.holders() == []

@@ -77,6 +77,8 @@ class Upkeep:
         short = self._empty_where_short(idle)
         urgent, self._urgent = self._urgent, set()
         for reservation in known.values():
+            if reservation not in self._ledger.reservations(reservation.node):
+                continue  # It has changed while others were waited for: the next pass looks at it.
             surplus = unplaced.get(reservation.id, 0.0) >= self._limits.unplaced and not self._is_held(reservation)
             # Still, after all that was waited for since.
             is_idle = reservation.id in idle_for and reservation in self._reservations.idle(reservation.node)

@@ -249,7 +249,7 @@ class Decisions:
     def _products(self) -> frozenset[Product]:
         """The GPU models there are."""
         # Only for nodes that are new: a restart brings many pods, and each changes a node.
-        if len(self._board) > self._written:
+        if self._board.placed > self._written:
             self._write_rows()
         return self._fleet.products
 
@@ -313,7 +313,7 @@ class Decisions:
             if state is None:
                 self._board.release(position)
         self._changed.clear()
-        self._written = len(self._board)
+        self._written = self._board.placed
 
     def _judged(self, request: GpuRequest, uid: str, asked: Asked) -> Verdicts:
         """Verdicts on the nodes asked about, in which the pod's own claim does not count."""

@@ -60,6 +60,8 @@ class Scoreboard:
         #: name → position, as an array holds it.
         self._position: dict[str, bytes] = {}
         self._names: list[str] = []
+        #: How many names have got a position so far.
+        self.placed = 0
         #: Positions of nodes that are gone.
         self._vacant: list[int] = []
         self._changes = 0
@@ -103,6 +105,7 @@ class Scoreboard:
                 # All of it is looked at in each decision: not much longer than it must be.
                 self._changed = _longer(self._changed, len(self._names) * 9 // 8 + 64, 0)
         self._position[name] = _written(position)
+        self.placed += 1
         self._lists.clear()
         return position
 

@@ -324,6 +324,27 @@ async def test_one_that_reports_while_it_is_closed_for_not_reporting(world: Worl
     assert list(world.account().values()) == [400]
 
 
+async def test_one_that_reports_while_others_are_closed_is_left_alone() -> None:
+    """It is silent as the pass begins; by its turn a share is on it."""
+    world = World(GpuCluster(4))
+    world.cluster.fate = "silent"
+    for _ in range(3):
+        await world.process.reservations.search("n", "x")
+    late = world.reservations()[2]["metadata"]["name"]
+    await world.pass_by(115)
+    world.process.now += 10
+
+    async def report_and_bind() -> None:
+        report: dict[str, str | None] = {names.DEVICE: world.cluster.held[late], names.DEVICE_MEMORY_MIB: str(CARD)}
+        await world.cluster.annotate(next(p for p in world.reservations() if p["metadata"]["name"] == late), report)
+        await world.bind(await world.pod(share()))
+
+    world.api.script["patch_pod", world.api.calls.count("patch_pod") + 1, "before"] = report_and_bind
+    await world.process.reconciler.once()
+    assert world.kinds() == ["ReservationFailed"] * 2
+    assert [r.id for r in world.ledger.reservations("n") if not r.closing] == [late]
+
+
 async def test_one_that_was_never_placed_counts_and_goes_too(world: World) -> None:
     """kube-scheduler has found no GPU for it; it would take the next one that is free."""
     world.cluster.fate = "pending"

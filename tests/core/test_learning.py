@@ -195,6 +195,16 @@ class TestDecisionsLearn:
         decisions.filter(make_pod().uid("c").gpus(1).build(), [f"n{i}" for i in range(6)])
         assert set(decisions.workload.products) == {frozenset({"A"}), frozenset({"B"}), None}
 
+    def test_a_model_that_comes_in_the_place_of_a_node_that_went_is_known(self) -> None:
+        decisions = self.cluster()
+        decisions.saw(make_pod().uid("a").gpus(1).build())
+        decisions.ledger.drop_node("n5")
+        decisions.filter(make_pod().uid("b").gpus(1).build(), ["n0"])
+        (node,) = read_nodes([make_node("new").gpus(2, mib=1000, product="C").build()])
+        decisions.ledger.put_node(node)
+        decisions.saw(make_pod().uid("c").gpus(1).spec(nodeSelector={PRODUCT_LABEL: "C"}).build())
+        assert frozenset({"C"}) in decisions.workload.products
+
     @pytest.mark.parametrize("strategy", names.STRATEGIES)
     def test_one_kind_of_pod_fills_gpu_after_gpu(self, strategy: str) -> None:
         decisions = self.cluster(strategy)

@@ -1,22 +1,22 @@
-"""The two servers that are compared: the extender, and a like server that only parses and echoes.
+"""The two servers that are compared: the extender as `serve` runs it, and a like server that only parses and echoes.
 
-python -m bench.servers extender NODES FILL PORT
+python -m bench.servers extender NODES FILL PORT [STRATEGY]
 python -m bench.servers echo 0 0 PORT
 """
 
-import asyncio
 import sys
 
 import orjson
 import uvicorn
+import uvloop
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
 
 from bench.clusters import GPUS, cluster
 from extender import logs
-from extender.app import create_app
+from extender.cli.serve import listener, serve_with
 from extender.config import Settings
-from extender.service import embedded_service
+from extender.server import run
 
 
 def echo_app() -> FastAPI:
@@ -31,21 +31,24 @@ def echo_app() -> FastAPI:
     return app
 
 
-def extender_app(nodes: int, fill: float, strategy: str | None) -> FastAPI:
-    """The extender on ``nodes`` nodes; ``fill`` of the GPUs of each are full of shares."""
+def echo(port: int) -> None:
+    """Serve until killed."""
+    config = uvicorn.Config(echo_app(), port=port, log_config=None, access_log=False, timeout_keep_alive=120)
+    uvloop.run(uvicorn.Server(config).serve())
+
+
+def extend(nodes: int, fill: float, port: int, strategy: str | None) -> None:
+    """Serve on ``nodes`` nodes until killed; ``fill`` of the GPUs of each are full of shares."""
     logs.configure("info")
     snapshot = cluster(nodes, shares_per_gpu=4, shared_gpus=round(GPUS * fill))
     settings = Settings(strategy=strategy) if strategy else Settings()
-    return create_app(embedded_service(settings, snapshot))
-
-
-def main() -> None:
-    """Serve until killed."""
-    kind, nodes, fill, port, *strategy = sys.argv[1:]
-    app = echo_app() if kind == "echo" else extender_app(int(nodes), float(fill), *strategy or (None,))
-    config = uvicorn.Config(app, port=int(port), log_config=None, access_log=False, timeout_keep_alive=120)
-    asyncio.run(uvicorn.Server(config).serve())
+    main = listener("port", "127.0.0.1", port)
+    uvloop.run(serve_with(settings, snapshot, lambda service: run(service, main)))
 
 
 if __name__ == "__main__":
-    main()
+    kind, nodes, fill, port, *strategy = sys.argv[1:]
+    if kind == "echo":
+        echo(int(port))
+    else:
+        extend(int(nodes), float(fill), int(port), *strategy or (None,))

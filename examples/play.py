@@ -70,6 +70,9 @@ def main() -> int:
     except GpuExtenderError as error:
         print(f"gpu-extender: {error}", file=sys.stderr)
         return 2
+    except httpx.TransportError as error:
+        print(f"gpu-extender: the service on {url} does not answer any more: {error}", file=sys.stderr)
+        return 1
     finally:
         service.terminate()
 

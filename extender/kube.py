@@ -75,6 +75,7 @@ class Connection:
     async def open(cls, kubeconfig: Path | None, limits: Limits) -> "Connection":
         """Credentials from that file, or those of the pod that this runs in; nothing is sent yet. Raises InputError."""
         configuration = Configuration()
+        _ensure_exists(kubeconfig)
         try:
             if kubeconfig is None:
                 load_incluster_config(configuration)  # type: ignore[no-untyped-call]
@@ -86,8 +87,10 @@ class Connection:
             configuration.client_session_kwargs = {"trust_env": "https" in getproxies()}
             return cls(ApiClient(configuration), limits)
         except Exception as error:  # the loaders raise what they meet: KeyError, yaml's errors, binascii's …
-            where = kubeconfig or "the service account of this pod"
-            raise InputError(f"no credentials for Kubernetes in {where}: {_sentence(error)}") from error
+            if kubeconfig is None:
+                text = f"no credentials for Kubernetes in the service account of this pod: {_sentence(error)}"
+                raise InputError(f"{text} (outside of a cluster: --kubeconfig FILE, or --snapshot FILE)") from error
+            raise InputError(f"no credentials for Kubernetes in {kubeconfig}: {_sentence(error)}") from error
 
     async def close(self) -> None:
         """End every connection; requests under way end with Unavailable."""
@@ -159,6 +162,12 @@ def _refusal(code: int, reason: str | None, text: bytes) -> ApiError:
 def _error(code: int, message: str) -> ApiError:
     kind = _KINDS.get(code, Refused if 400 <= code < 500 else Unavailable)
     return kind(f"the Kubernetes API answered {code}: {message}" if message else f"the Kubernetes API answered {code}")
+
+
+def _ensure_exists(kubeconfig: Path | None) -> None:
+    # The loader logs that, and then complains of a file that is empty.
+    if kubeconfig is not None and not kubeconfig.exists():
+        raise InputError(f"kubeconfig is {kubeconfig} but there is no such file")
 
 
 def _sentence(error: Exception) -> str:

@@ -16,6 +16,7 @@ from extender.core.errors import InputError
 from extender.core.intree import blockers, is_gated
 from extender.core.nodereader import allocatable
 from extender.core.podreader import annotations_of, has_ended, namespaced_name, node_of, uid_of
+from extender.core.requests import GpuRequest, InvalidRequest
 from extender.core.requests.resources import requested
 from extender.core.unapplied import unapplied_rules
 from extender.verbs import Verbs
@@ -102,9 +103,13 @@ class Cycle:
 
     async def place(self, pod: Object) -> Outcome:
         """One pod's scheduling and binding cycle."""
-        feasible, reasons = self._in_tree(pod)
         if is_gated(pod):
             return self._waits(pod, Counter({"the pod has scheduling gates": 1}))
+        request = GpuRequest.from_pod(pod)
+        if isinstance(request, InvalidRequest):
+            # Said of every node: what else some of them lack would only hide it.
+            return self._waits(pod, Counter({request.sentence: len(self._account.nodes)}))
+        feasible, reasons = self._in_tree(pod)
         if feasible:
             answer = await self._extender.call("filter", {"Pod": pod, "Nodes": None, "NodeNames": feasible})
             if answer.get("Error"):

@@ -124,7 +124,7 @@ async def test_why_a_pod_waits() -> None:
     assert {"the share is larger than a GPU of this node", "node has no GPU"} < set(big.reasons)
     assert gated.reasons == {"the pod has scheduling gates": 1}
     [sentence] = [reason for reason in wrong.reasons if "gpu-fraction" in reason]
-    assert wrong.reasons[sentence] == 2
+    assert wrong.reasons == {sentence: 3}, "what else a node lacks would hide the cause"
     [nowhere] = await place([], make_pod("p").build())
     assert (nowhere.node, nowhere.reasons) == (None, {})
 
@@ -136,6 +136,33 @@ async def test_rules_that_are_not_applied_are_named() -> None:
     )
     assert outcome.node == "n"
     assert len(outcome.not_applied) == 1
+
+
+@pytest.mark.parametrize(
+    "key", ["gpu-fracton", "gpu_fraction", "gpu-fractions", "nvidia.com/gpu-fraction", "gpuFraction"]
+)
+async def test_an_annotation_that_looks_like_ours_is_named(key: str) -> None:
+    """Nobody reads it: the pod runs, without a GPU."""
+    [outcome] = await place([make_node("n").build()], make_pod("p").annotation(key, "0.5").build())
+    assert outcome.not_applied == (f"annotation {key} (did you mean gpu-fraction?)",)
+
+
+async def test_another_scheduler_is_named() -> None:
+    """Admission refuses a share pod that names it, and without admission nobody asks the extender."""
+    nodes = [make_node("n").gpus(2, mib=CARD).build()]
+    pods = [
+        make_pod(f"p{name}").gpu_fraction("0.1").spec(schedulerName=name).build()
+        for name in ("volcano", "gpu-scheduler", "default-scheduler")
+    ]
+    assert [outcome.not_applied for outcome in await place(nodes, *pods)] == [("scheduler volcano",), (), ()]
+
+
+async def test_ours_and_others_are_not_named() -> None:
+    pod = make_pod("p").gpu_fraction("0.5").num_devices(2).annotation("gpu-fraction-container-name", "main")
+    for other in ("gpu-extender.io/try", "nvidia.com/use-gputype", "example.com/memory", "description"):
+        pod.annotation(other, "x")
+    [outcome] = await place([make_node("n").gpus(2, mib=CARD).build()], pod.container("main").build())
+    assert outcome.not_applied == ()
 
 
 async def test_the_pods_annotation_overrides_the_strategy() -> None:

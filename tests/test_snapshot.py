@@ -215,7 +215,7 @@ class TestLoadPods:
         snapshot = parse_snapshot(json.dumps(OBJECTS[1]), "c")
         with pytest.raises(InputError) as caught:
             with_pods(snapshot, self.load(tmp_path, json.dumps(OBJECTS[1])), "pods.yaml")
-        assert str(caught.value) == 'pods.yaml: Pod x/b: metadata.name is "b", as in the snapshot'
+        assert str(caught.value) == 'pods.yaml: Pod x/b: metadata.name is "b", as in the snapshot, or in a file before'
 
 
 class TestReadPod:

@@ -68,7 +68,7 @@ def with_pods(snapshot: Snapshot, pods: Iterable[dict[str, Any]], source: str) -
     added = tuple(pods)
     seen = Seen()
     for pod in snapshot.pods:
-        seen.add(Entry("the snapshot", "Pod", True, pod))
+        seen.add(Entry("the snapshot, or in a file before", "Pod", True, pod))
     for entry in (Entry(source, "Pod", True, pod) for pod in added):
         try:
             seen.add(entry)

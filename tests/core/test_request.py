@@ -305,7 +305,7 @@ class TestForm:
     )
     def test_values_that_are_not_text(self, annotation: str, value: object, shown: str) -> None:
         sentence = refused(make_pod().annotation(annotation, value))
-        assert sentence.startswith(f"annotation {annotation} is {shown} but must be ")
+        assert sentence == f"annotation {annotation} is {shown} but must be text"
 
     def test_a_long_value_is_cut(self) -> None:
         sentence = refused(make_pod().gpu_memory("9" * 250_000))

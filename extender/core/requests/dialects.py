@@ -104,7 +104,9 @@ def _by_container(annotations: list[tuple[str, object]], suffix: str, form: Form
 
 def _formed(key: str, value: object, form: Form) -> Said:
     said = Said(key, value)  # type: ignore[arg-type]  # checked in the next line; a refusal quotes anything
-    if isinstance(value, str) and form.accepts(value):
+    if not isinstance(value, str):
+        raise said.but("must be text")
+    if form.accepts(value):
         return said
     raise said.but(f"must be {form.rule}")
 
@@ -138,6 +140,8 @@ _FORMS: Final = {
     CONTAINER_NAME: _TEXT,
     PLACEMENT_STRATEGY: Form(STRATEGIES.__contains__, f"one of {', '.join(STRATEGIES)}"),
 }
+#: The annotations that speak for the whole pod.
+POD_LEVEL: Final = tuple(_FORMS)
 _CONTAINER_FORMS: Final = {
     MEMORY_REQUEST_SUFFIX: _MEMORY,
     MEMORY_LIMIT_SUFFIX: _MEMORY,

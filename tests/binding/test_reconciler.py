@@ -325,21 +325,20 @@ async def test_one_that_reports_while_it_is_closed_for_not_reporting(world: Worl
 
 
 async def test_one_that_reports_while_others_are_closed_is_left_alone() -> None:
-    """It is silent as the pass begins; by its turn a share is on it."""
+    """It is silent as the pass begins; by its turn it has told its device."""
     world = World(GpuCluster(4))
     world.cluster.fate = "silent"
     for _ in range(3):
         await world.process.reservations.search("n", "x")
-    late = world.reservations()[2]["metadata"]["name"]
+    *_, late = [reservation.id for reservation in world.ledger.reservations("n")]
     await world.pass_by(115)
     world.process.now += 10
 
-    async def report_and_bind() -> None:
-        report: dict[str, str | None] = {names.DEVICE: world.cluster.held[late], names.DEVICE_MEMORY_MIB: str(CARD)}
-        await world.cluster.annotate(next(p for p in world.reservations() if p["metadata"]["name"] == late), report)
-        await world.bind(await world.pod(share()))
+    async def report() -> None:
+        told: dict[str, str | None] = {names.DEVICE: world.cluster.held[late], names.DEVICE_MEMORY_MIB: str(CARD)}
+        await world.cluster.annotate(next(p for p in world.reservations() if p["metadata"]["name"] == late), told)
 
-    world.api.script["patch_pod", world.api.calls.count("patch_pod") + 1, "before"] = report_and_bind
+    world.api.script["patch_pod", world.api.calls.count("patch_pod") + 1, "before"] = report
     await world.process.reconciler.once()
     assert world.kinds() == ["ReservationFailed"] * 2
     assert [r.id for r in world.ledger.reservations("n") if not r.closing] == [late]

@@ -9,14 +9,14 @@ from contextlib import suppress
 from functools import partial
 from typing import Final
 
-from extender.binding.account import confirm, give_back
+from extender.binding.account import assume, confirm, give_back
 from extender.binding.api import KubeApi, Pod
 from extender.binding.outcome import BindFailed, Refusal, failure_of
 from extender.binding.share import ShareBinding
 from extender.core.decisions import Decisions
-from extender.core.errors import ApiError, LedgerError, NotFound
-from extender.core.placement import REASON_TEXT, Shortfall
-from extender.core.podreader import grace_of, is_reservation, namespaced_name, node_of, uid_of
+from extender.core.errors import ApiError, NotFound
+from extender.core.placement import REASON_TEXT
+from extender.core.podreader import is_reservation, namespaced_name, node_of, uid_of
 from extender.core.requests import GpuRequest, InvalidRequest
 
 #: Where to a pod is being bound while we find out how its last bind has ended.
@@ -153,23 +153,7 @@ class Binder:
 
     async def _bind_whole(self, pod: Pod, node: str, request: GpuRequest) -> None:
         """Whole GPUs, units and pods without GPUs: the UID is all that the Binding needs."""
-        namespace, name = namespaced_name(pod)
-        uid = uid_of(pod)
-        verdict = self._decisions.choose(node, request)
-        if isinstance(verdict, Shortfall):
-            raise BindFailed(verdict.text)
-        try:
-            assumed = self._ledger.assume(
-                uid=uid,
-                namespace=namespace,
-                name=name,
-                node=node,
-                request=request,
-                placement=verdict,
-                grace=grace_of(pod),
-            )
-        except LedgerError as error:
-            raise BindFailed(str(error)) from error
+        assumed = assume(self._decisions, pod, node, request)
         try:
             await self._api.bind_pod(binding_of(pod, node))
         except Exception as error:
@@ -178,7 +162,7 @@ class Binder:
             if not isinstance(error, ApiError):
                 raise
             raise failure_of(error) from error
-        confirm(self._ledger, uid)
+        confirm(self._ledger, assumed.uid)
 
 
 def binding_of(pod: Pod, node: str) -> dict[str, object]:

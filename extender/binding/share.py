@@ -8,10 +8,11 @@ was for can land any more.
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from typing import Final
 
-from extender.binding.account import confirm, give_back
+from extender.binding.account import assume, confirm, give_back
 from extender.binding.api import KubeApi, Pod
 from extender.binding.evidence import LedgerEvidence
 from extender.binding.fence import Fence
@@ -23,7 +24,6 @@ from extender.core.decisions import Decisions
 from extender.core.enforcement import PlacedDevice, limit_annotations
 from extender.core.errors import ApiError, Conflict, GpuExtenderError, LedgerError, NotFound, Refused
 from extender.core.fields import child
-from extender.core.placement import Shortfall
 from extender.core.podreader import (
     annotations_of,
     grace_of,
@@ -187,30 +187,10 @@ class ShareBinding:
         uid = uid_of(pod)
         self._ledger.disregard_record(uid)
         try:
-            return self._assume_best(pod, node, request)
+            return assume(self._decisions, pod, node, request, partial(self._reservations.new_ids, node, uid))
         except BindFailed:
             self._ledger.regard_record(uid)
             raise
-
-    def _assume_best(self, pod: Pod, node: str, request: GpuRequest) -> PodOnNode:
-        verdict = self._decisions.choose(node, request)
-        if isinstance(verdict, Shortfall):
-            raise BindFailed(verdict.text)
-        namespace, name = namespaced_name(pod)
-        uid = uid_of(pod)
-        try:
-            return self._ledger.assume(
-                uid=uid,
-                namespace=namespace,
-                name=name,
-                node=node,
-                request=request,
-                placement=verdict,
-                new_ids=self._reservations.new_ids(node, uid, verdict.new),
-                grace=grace_of(pod),
-            )
-        except LedgerError as error:
-            raise BindFailed(str(error)) from error
 
     def _is_right(self, held: PodOnNode, request: GpuRequest) -> bool:
         state = self._ledger.state(held.node)

@@ -98,6 +98,7 @@ class Decisions:
         self._fleet = Fleet()
         #: Positions whose rows in the fleet are out of date.
         self._changed: set[int] = set()
+        #: How many names had a position when rows were last written.
         self._written = 0
         self._learned = refresh(self._seen(), STRATEGIES)
         self._used = {policy.strategy}

@@ -18,7 +18,7 @@ def written(tmp_path: Path, text: str) -> Path:
 def test_defaults() -> None:
     found = load({}, {}, None)
     assert (found.host, found.port) == ("127.0.0.1", 8888)
-    assert (found.shortlist, found.strategy, found.max_body_mib, found.preemption) == (16, "binpack", 64, False)
+    assert (found.shortlist, found.strategy, found.max_body_mib, found.preemption) == (16, "adaptive", 64, False)
     assert (found.observe_host, found.observe_port) == (None, None)
     assert found == Settings()
 

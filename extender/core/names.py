@@ -89,4 +89,4 @@ SPREAD: Final = "spread"
 FGD: Final = "fgd"
 ADAPTIVE: Final = "adaptive"
 STRATEGIES: Final = (BINPACK, SPREAD, FGD, ADAPTIVE)
-DEFAULT_STRATEGY: Final = BINPACK
+DEFAULT_STRATEGY: Final = ADAPTIVE

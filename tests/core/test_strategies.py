@@ -132,6 +132,15 @@ class TestAdaptive:
             decisions.saw(make_pod().uid(f"s{index}").gpu_memory(300 if index % 2 else 700).build())
         assert order(decisions, make_pod().gpu_memory(200))[0] == "b"
 
+    def test_opens_no_gpu_of_a_node_that_has_a_shared_one_with_room(self) -> None:
+        """However well its hole would serve others: opening takes seconds, and an untouched GPU serves everybody."""
+        decisions = cluster(names.ADAPTIVE, gpus("a"))
+        hold(decisions, "a", make_pod().gpu_memory(300), "roomy")
+        for index in range(40):
+            decisions.saw(make_pod().uid(f"s{index}").gpu_memory(500).build())
+        decisions.catch_up()
+        assert chosen(decisions, "a", make_pod().gpu_memory(300)) == ["roomy"]
+
     def test_keeps_the_model_that_others_name(self) -> None:
         decisions = cluster(names.ADAPTIVE, gpus("a", product="A"), gpus("b", product="B"))
         named = make_pod().gpus(1).spec(nodeSelector={"nvidia.com/gpu.product": "A"})

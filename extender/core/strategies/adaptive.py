@@ -62,11 +62,11 @@ class Adaptive:
     model beyond its capacity is lost anyway, and must not drive others onto the nodes that large pods need. O: how
     many GPUs the pod opens. waste: the part of a GPU that stays useless even where the shares are packed as well as
     can be (two 0.4 leave 0.2). Fragmentation notices it only when a GPU fills up, as if it were better to open another
-    one; it is charged with the opening.
+    one; it is charged with the opening. A node opens none while a shared one has room, whatever the sum says.
     """
 
     name = names.ADAPTIVE
-    fills_first = False
+    fills_first = True
     order = Order.TIGHTEST
     weights: Final = {
         "value of its hole": HOLE,

@@ -19,6 +19,14 @@ from xdist.scheduler import LoadGroupScheduling
 START_SECONDS = 30.0
 
 
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """What takes minutes to build, once on a machine, is built before the first test: no test has time for it."""
+    build = sys.modules.get("tests.controlplane.build")
+    if build is not None and session.items and not session.config.option.collectonly:
+        with session.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
+            build.controlplane_binary()
+
+
 @pytest.fixture(autouse=True)
 def logged(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
     """The log events of this test. An exception that was caught and logged is a bug all the same.

@@ -1,16 +1,29 @@
 """The control plane of the tests is a real one, and can be broken at will."""
 
 import time
+from types import SimpleNamespace
 
 import aiohttp
 import pytest
 
 from tests.builders import make_node, make_pod
+from tests.conftest import pytest_collection_finish
+from tests.controlplane import build
 from tests.controlplane.build import KUBERNETES
 from tests.controlplane.client import Answer, Client
 from tests.controlplane.cluster import ControlPlane
 from tests.controlplane.process import PATIENCE, answers_ok, wait_for
 from tests.controlplane.users import EXTENDER, TENANT
+
+
+@pytest.mark.parametrize(("items", "built"), [(["a test"], 1), ([], 0)])
+def test_it_is_built_before_the_first_test(
+    items: list[str], built: int, pytestconfig: pytest.Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    builds: list[str] = []
+    monkeypatch.setattr(build, "controlplane_binary", lambda: builds.append("built"))
+    pytest_collection_finish(SimpleNamespace(items=items, config=pytestconfig))  # type: ignore[arg-type]
+    assert len(builds) == built
 
 
 async def test_it_is_the_pinned_version(plane: ControlPlane, admin: Client) -> None:

@@ -33,7 +33,9 @@ def main() -> None:
     parser.add_argument("--strategy", default=",".join(ALL))
     parser.add_argument("--load", default="0.9,1.0,1.1")
     parser.add_argument("--departures", action="store_true", help="pods come and go")
-    parser.add_argument("--lifetimes", type=float, default=4.0, help="how long they are measured, in mean lifetimes")
+    parser.add_argument(
+        "--lifetimes", type=float, default=departures.LIFETIMES, help="how long they are measured, in mean lifetimes"
+    )
     parser.add_argument("--http", action="store_true", help="the same through HTTP, and compare every placement")
     parser.add_argument("--plot", type=Path, help="draw allocation over arrivals into this file")
     options = parser.parse_args()

@@ -1,8 +1,8 @@
 """Pods that come and go: Poisson arrivals drawn from the trace, exponential lifetimes, a given offered load.
 
 Time is in mean lifetimes. Offered load 1.0 means that the pods that would run if none were rejected ask for as many
-GPUs as there are. The cluster starts with as many pods as would run then, packed as none ever left: fuller than it can
-stay, and the better the strategy packs the more so. While that wears off more leaves than comes, which would count
+GPUs as there are. The cluster starts with as many pods as would run then, packed as if none ever left: fuller than it
+can stay, and the better the strategy packs the more so. While that wears off more leaves than comes, which would count
 against the better one; after two lifetimes an eighth of it is left.
 """
 
@@ -16,6 +16,8 @@ from bench.packing.replay import Cluster
 
 #: Not measured.
 WARM_UP = 2.0
+#: Measured, unless told otherwise.
+LIFETIMES = 4.0
 LARGE = 4 * GPU_MIB
 
 
@@ -104,7 +106,7 @@ class _Flow:
             self.held -= pod.milli
 
 
-def run(trace: Trace, strategy: str, load: float, seed: int, lifetimes: float = 4.0) -> Outcome:
+def run(trace: Trace, strategy: str, load: float, seed: int, lifetimes: float = LIFETIMES) -> Outcome:
     """The same pods, times and lifetimes for every strategy, measured for so many mean lifetimes."""
     flow = _Flow(trace, strategy, load, seed)
     outcome = Outcome(trace.capacity, WARM_UP + lifetimes)

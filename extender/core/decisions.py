@@ -358,16 +358,17 @@ class Decisions:
         room = self._room(rows, request)
         judged = codes(rows, request, room) if is_plain(request) else self._fits(request, positions)
         cost = np.full(len(rows), np.inf)
-        fits = (judged == FITS).nonzero()[0]
+        fitting = judged == FITS
+        fits = fitting.nonzero()[0]
         if not len(fits):
             return cost, judged
         if len(fits) < len(rows):
-            rows, room = rows.at(fits), room and room.at(fits)
+            rows, room = (rows.at(fits), None) if room is None else (rows, room.only(fitting))
         choices, amounts = self._choices(rows, request, room)
         costs = total(amounts, self.strategy_of(request).weights)
         if choices.is_share:
-            # Every node that fits has a choice, and choices are sorted by node.
-            costs = np.minimum.reduceat(costs, choices.node.searchsorted(np.arange(len(fits))))
+            # Every node that fits has a choice, no other has one, and choices are sorted by node.
+            costs = np.minimum.reduceat(costs, choices.node.searchsorted(fits))
         cost[fits] = costs
         if not request.asks_for_gpu:
             cost[fits[rows.facts[fleet.HAS_GPUS] == 0]] = -np.inf

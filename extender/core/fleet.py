@@ -4,8 +4,7 @@ A row is derived from a ``NodeState`` and nothing else; only rows of changed nod
 """
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,10 +78,11 @@ class Kind(NamedTuple):
     shareable: bool
 
 
-@dataclass(frozen=True, slots=True)
 class Rows:
     """Some nodes, one row each. The last axis of every array is that of the nodes: rules look at one fact of many, and
     what is true of a node goes for all its GPUs."""
+
+    __slots__ = ("_table", "facts", "free", "size", "takes")
 
     #: [fact, node]
     facts: Ints
@@ -92,24 +92,31 @@ class Rows:
     #: Index of the GPU's size in ``Fleet.sizes``; meaningless where ``takes`` is 0.
     size: Ints
     #: Compute modes that the GPU takes, as bits.
-    takes: NDArray[np.int8]
+    takes: Ints
+
+    def __init__(self, table: Ints) -> None:
+        """``table``: what each row is made of, one after the other; the arrays are views of it."""
+        gpus = (len(table) - _FACTS) // 3
+        self._table = table
+        self.facts = table[:_FACTS]
+        self.free = table[_FACTS : _FACTS + gpus]
+        self.size = table[_FACTS + gpus : _FACTS + 2 * gpus]
+        self.takes = table[_FACTS + 2 * gpus :]
 
     def __len__(self) -> int:
         return len(self.facts[KNOWN])
 
     def at(self, positions: Ints) -> "Rows":
         """A copy of those rows."""
-        return Rows(
-            self.facts.take(positions, axis=1),
-            self.free.take(positions, axis=1),
-            self.size.take(positions, axis=1),
-            self.takes.take(positions, axis=1),
-        )
+        return Rows(self._table.take(positions, axis=1))
+
+    def put(self, position: int, row: "_Row") -> None:
+        """Write one."""
+        self._table[:, position] = row
 
 
-#: Facts, free, size, takes.
-_Row = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], tuple[int, ...]]
-_NOTHING: Final[_Row] = ((), (), (), ())
+#: Facts, then free, size and takes of as many GPUs as ``Rows`` has.
+_Row = tuple[int, ...]
 
 
 class _Written(NamedTuple):
@@ -172,12 +179,7 @@ class Fleet:
             self._numbers.give_back(known.row)
         self._written[position] = written
         self._number[position] = self._numbers.take(written.row)
-        rows = self._rows
-        arrays: tuple[NDArray[Any], ...] = (rows.facts, rows.free, rows.size, rows.takes)
-        before = _NOTHING if known is None else known.row
-        for array, now, old in zip(arrays, written.row, before, strict=True):
-            if now != old:  # Mostly two of them stay as they are.
-                array[:, position] = now
+        self._rows.put(position, written.row)
         return True
 
     def distinct(self, positions: Ints) -> tuple[Ints, Ints]:
@@ -195,9 +197,8 @@ class Fleet:
 
     def row(self, state: NodeState) -> Rows:
         """One node that is not in the fleet, or stands differently there."""
-        free, size, takes = self._gpus(state, 1 + len(state.gpus))
-        facts = self._facts(state, self._of_node(state.node))
-        return Rows(_upright(facts), _upright(free), _upright(size), _upright(takes, np.int8))
+        row = self._row(state, self._of_node(state.node), 1 + len(state.gpus))
+        return Rows(np.array(row, np.int64)[:, None])
 
     def at(self, positions: Ints) -> Rows:
         """A copy of the rows at these positions."""
@@ -211,13 +212,17 @@ class Fleet:
     def _of(self, state: NodeState, known: _Written | None) -> _Written:
         """``known``: what was written last, of which the facts that follow from the Node alone may stand."""
         same_node = known is not None and known.node is state.node
-        facts = self._facts(state, known.row[0] if known is not None and same_node else self._of_node(state.node))
-        free, size, takes = self._gpus(state, len(self._rows.free))
-        return _Written(state.node, (tuple(facts), tuple(free), tuple(size), tuple(takes)))
+        of_node = known.row[:_FACTS] if known is not None and same_node else self._of_node(state.node)
+        return _Written(state.node, self._row(state, of_node, len(self._rows.free)))
 
     def _unknown(self) -> _Written:
-        nothing = (0,) * len(self._rows.free)
-        return _Written(None, (tuple(_UNKNOWN.tolist()), nothing, nothing, nothing))
+        return _Written(None, (*_UNKNOWN.tolist(), *(0,) * 3 * len(self._rows.free)))
+
+    def _row(self, state: NodeState, of_node: Sequence[int], gpus: int) -> _Row:
+        """``of_node``: see ``_facts``; ``gpus``: how many there is a place for."""
+        facts = self._facts(state, of_node)
+        free, size, takes = self._gpus(state, gpus)
+        return (*facts, *free, *size, *takes)
 
     def _gpus(self, state: NodeState, length: int) -> tuple[list[int], list[int], list[int]]:
         """What is free, sizes and modes, as ``Rows`` has them."""
@@ -338,14 +343,10 @@ def _doubled(size: int, needed: int) -> int:
     return size
 
 
-def _upright(values: Sequence[int], dtype: type = np.int64) -> NDArray[Any]:
-    return np.array(values, dtype)[:, None]
-
-
 def _blank(nodes: int, gpus: int) -> Rows:
-    shape = (gpus, nodes)
-    facts = np.tile(_UNKNOWN[:, None], nodes)
-    return Rows(facts, np.zeros(shape, np.int64), np.zeros(shape, np.int64), np.zeros(shape, np.int8))
+    rows = Rows(np.zeros((_FACTS + 3 * gpus, nodes), np.int64))
+    rows.facts[:] = _UNKNOWN[:, None]
+    return rows
 
 
 def _unknown() -> Ints:

@@ -152,14 +152,9 @@ class Room(NamedTuple):
         roomy[0] = openable
         return cls(mib, roomy, np.add.reduce(roomy[1:]), openable)
 
-    def at(self, positions: Ints) -> "Room":
-        """Of those rows."""
-        return Room(
-            self.mib.take(positions, axis=1),
-            self.roomy.take(positions, axis=1),
-            self.found.take(positions),
-            self.openable.take(positions),
-        )
+    def only(self, nodes: Flags) -> "Room":
+        """The same, with no room on all other nodes."""
+        return Room(self.mib, self.roomy & nodes, self.found * nodes, self.openable * nodes)
 
 
 @lru_cache(maxsize=1024)

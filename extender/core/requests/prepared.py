@@ -26,6 +26,8 @@ def prepared(containers: Sequence[Json], shared: Sequence[str]) -> frozenset[str
     ``shared``: their names, in the order in which the Binding numbers them.
     """
     by_name = {str(container.get("name")): _fields(container) for container in containers}
+    if not any(by_name.values()):
+        return frozenset()  # As most pods.
     return frozenset(
         backend
         for backend, (variable, key) in LIMITS.items()

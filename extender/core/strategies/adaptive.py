@@ -19,10 +19,11 @@ from extender.core.seen import Seen
 
 Floats = NDArray[np.float64]
 
-#: A shape whose room has become R/U times too small weighs that much more, up to this factor.
-MOST_SCARCE = 20.0
-#: Shapes of several GPUs are rare but hard to place: their frequency counts times GPUs^LARGE.
-LARGE = 0.25
+#: A shape that can use one part in s of what is free weighs s times as much, up to this factor.
+MOST_SCARCE = 64.0
+#: A shape of several GPUs weighs s^SEVERAL times as much: a node that is broken into serves it again only when all who
+#: came there have left, so such nodes have to be kept while there are some.
+SEVERAL = 3.0
 #: What the terms weigh beside fragmentation, which is in GPUs: losing a whole hole's value, a GPU without CPU, and a
 #: GPU of a model that others cannot do without.
 HOLE = 10.0
@@ -54,15 +55,16 @@ class Adaptive:
          + 0.3 · G · scarcity(model of n)                         GPUs that other pods cannot do without
          + O · (0.05 + waste · Σ_shares w_k)                      GPUs opened.
 
-    w_k = p'_k · min(20, R / U_k): p' is the shape's frequency times max(1, GPUs)^0.25, summing to 1; R is what is free
-    in the cluster, U_k what of it k can use. V: see ``holes``; L is what is free on the GPU, m what is taken. d is the
-    CPU that all pods together ask for per GPU; G what the pod takes, in GPUs. scarcity(j) = min(1, S_j / f_j): S_j
-    sums, over the shapes restricted to models among which j is, share of demand / share of capacity; f_j is the free
-    part of j. At most 1: a GPU taken costs those that can go nowhere else one GPU and no more. What is asked of a
-    model beyond its capacity is lost anyway, and must not drive others onto the nodes that large pods need. O: how
-    many GPUs the pod opens. waste: the part of a GPU that stays useless even where the shares are packed as well as
-    can be (two 0.4 leave 0.2). Fragmentation notices it only when a GPU fills up, as if it were better to open another
-    one; it is charged with the opening. A node opens none while a shared one has room, whatever the sum says.
+    w_k = p_k · min(64, (R / U_k)^e): p is the shape's frequency, summing to 1; R is what is free in the cluster,
+    U_k what of it k can use; e = 3 for several GPUs, else 1. V: see ``holes``; L is what is free on the GPU, m what
+    is taken. d is the CPU that all pods together ask for per GPU; G what the pod takes, in GPUs. scarcity(j) =
+    min(1, S_j / f_j): S_j sums, over the shapes restricted to models among which j is, share of demand / share of
+    capacity; f_j is the free part of j. At most 1: a GPU taken costs those that can go nowhere else one GPU and no
+    more. What is asked of a model beyond its capacity is lost anyway, and must not drive others onto the nodes that
+    large pods need. O: how many GPUs the pod opens. waste: the part of a GPU that stays useless even where the
+    shares are packed as well as can be (two 0.4 leave 0.2). Fragmentation notices it only when a GPU fills up, as
+    if it were better to open another one; it is charged with the opening. A node opens none while a shared one has
+    room, whatever the sum says.
     """
 
     name = names.ADAPTIVE
@@ -77,7 +79,7 @@ class Adaptive:
     def learn(self, seen: Seen) -> AdaptiveLearned:
         """Everything but the nodes' own state."""
         gpus = seen.gpus()
-        weights = _weights(seen, gpus)
+        weights = _weights(seen)
         holes, waste = _holes(seen)
         shares = float(weights[(seen.table.devices > 0) & ~seen.table.whole].sum())
         return AdaptiveLearned(
@@ -120,12 +122,12 @@ def _lost(options: Options, values: Floats, kind: NDArray[np.int64]) -> Floats:
     return over_devices(worth[0] - worth[1])
 
 
-def _weights(seen: Seen, gpus: Floats) -> Floats:
-    frequency = seen.counts * np.maximum(1.0, gpus) ** LARGE
+def _weights(seen: Seen) -> Floats:
     usable = usable_by_shape(seen.table, seen.nodes)
     free = float(free_gpus(seen.nodes).sum())
-    scarce = np.minimum(MOST_SCARCE, free / np.maximum(usable, 1e-9))
-    weights: Floats = frequency / max(frequency.sum(), 1e-9) * scarce
+    exponent = np.where(seen.table.devices > 1, SEVERAL, 1.0)
+    scarce = np.minimum(MOST_SCARCE, (free / np.maximum(usable, 1e-9)) ** exponent)
+    weights: Floats = seen.counts / max(seen.counts.sum(), 1e-9) * scarce
     return weights
 
 

@@ -175,6 +175,20 @@ class TestAdaptive:
         _, terms = decisions.place(state, request_of(make_pod().gpus(1)))
         assert terms["scarcity of the GPU model"] == pytest.approx((1.0, SCARCE_MODEL))
 
+    @pytest.mark.parametrize(("empty", "best"), [(1, "full"), (20, "empty")])
+    def test_breaks_into_no_node_that_pods_of_many_gpus_need_once_these_are_few(self, empty: int, best: str) -> None:
+        """Other nodes have little CPU left, and a pod there makes their other GPUs useless: that is the smaller loss."""
+        nodes = [gpus(f"empty{i}", 8).cpu(128) for i in range(empty)] + [gpus(f"full{i}", 8).cpu(15) for i in range(9)]
+        decisions = cluster(names.ADAPTIVE, *nodes)
+        for index in range(9):
+            hold(decisions, f"full{index}", make_pod().gpus(4))
+        one = make_pod().container("m", requests={"cpu": "10"}, limits={"nvidia.com/gpu": "1"})
+        for index in range(39):
+            decisions.saw(one.uid(f"one{index}").build())
+        decisions.saw(make_pod().uid("eight").gpus(8).build())
+        decisions.relearn()
+        assert order(decisions, one)[0].startswith(best)
+
     def test_leaves_gpus_where_cpu_can_feed_them(self) -> None:
         decisions = cluster(names.ADAPTIVE, gpus("a").cpu(8), gpus("b").cpu(64))
         for index in range(16):

@@ -148,9 +148,10 @@ class Fragmentation:
     def _of_devices(self, options: Options, kind: Ints, rank: Ints) -> Floats:
         """What shapes of one device gain by the rest of the chosen GPUs, less what they lose by the holes before."""
         # A GPU that is opened was no hole before: it was a whole GPU.
-        mib = np.array((options.left, options.holes * (options.on >= 0)))
+        mib = options.free.copy()
+        mib[0] *= options.on >= 0
         worth = _at(self.single, rank, self.holes.of(options.before(kind), mib)) * mib
-        change = worth[0] - worth[1]
+        change = worth[1] - worth[0]
         gained: Floats = over_devices(change) / options.card
         return gained
 

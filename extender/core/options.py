@@ -101,10 +101,22 @@ class Options(NamedTuple):
     rest: Ints
     #: [device, choice] → the shared GPU, as ``Nodes.free`` counts them, or -1 for a new one; existing ones first.
     on: Ints
-    #: [device, choice] → MiB free there before, MiB taken, and MiB free there after.
-    holes: Ints
+    #: [device, choice] → MiB taken.
     mib: Ints
-    left: Ints
+    #: [before or after, device, choice] → MiB free there.
+    free: Ints
+
+    @property
+    def holes(self) -> Ints:
+        """[device, choice] → MiB free there before."""
+        holes: Ints = self.free[0]
+        return holes
+
+    @property
+    def left(self) -> Ints:
+        """[device, choice] → MiB free there after."""
+        left: Ints = self.free[1]
+        return left
 
     def before(self, values: NDArray[Any]) -> NDArray[Any]:
         """Of values of the nodes, those of each choice's."""
@@ -266,9 +278,9 @@ def _no_share(rows: Rows, request: GpuRequest) -> Options:
     whole = nodes.whole - _opening(0)
     if request.gpus:
         whole[1] -= fleet.clipped(request.whole_gpus) * rows.facts[fleet.OWN]
-    none = np.zeros((0, len(rows)), np.int64)
+    none = np.zeros((2, 0, len(rows)), np.int64)
     each, opened = np.arange(len(rows)), np.zeros(len(rows), np.int64)
-    return Options(False, nodes, cpu, whole, each, opened, nodes.card, each, none, none, none, none)
+    return Options(False, nodes, cpu, whole, each, opened, nodes.card, each, none[0], none[0], none)
 
 
 def _one_device(rows: Rows, request: GpuRequest, room: Room, fills_first: bool) -> Options:
@@ -310,7 +322,10 @@ def _share(  # noqa: PLR0913, PLR0917 - the fields of Options
     whole = nodes.whole - _opening(most)
     card = nodes.card.take(node)
     rest = (1 + opened) * len(nodes.cpu) + node
-    return Options(True, nodes, cpu, whole, node, opened, card, rest, on, holes, mib, holes - mib)
+    free = np.empty((2, *mib.shape), np.int64)
+    free[0] = holes
+    np.subtract(holes, mib, out=free[1])
+    return Options(True, nodes, cpu, whole, node, opened, card, rest, on, mib, free)
 
 
 @lru_cache(maxsize=128)

@@ -118,7 +118,7 @@ def _starved(options: Options, cpu_per_gpu: float, taken: Floats) -> Floats:
 def _lost(options: Options, values: Floats, kind: NDArray[np.int64]) -> Floats:
     start = kind * values.shape[1]
     # A GPU may turn out larger than its node says: then its hole counts like a whole card.
-    worth = values.take(start + np.minimum(np.array((options.holes, options.left)) * GRID // options.card, GRID))
+    worth = values.take(start + np.minimum(options.free * GRID // options.card, GRID))
     return over_devices(worth[0] - worth[1])
 
 

@@ -177,7 +177,7 @@ class TestAdaptive:
 
     @pytest.mark.parametrize(("empty", "best"), [(1, "full"), (20, "empty")])
     def test_breaks_into_no_node_that_pods_of_many_gpus_need_once_these_are_few(self, empty: int, best: str) -> None:
-        """Other nodes have little CPU left, and a pod there makes their other GPUs useless: that is the smaller loss."""
+        """Others have little CPU left, and a pod there makes their other GPUs useless: that is the smaller loss."""
         nodes = [gpus(f"empty{i}", 8).cpu(128) for i in range(empty)] + [gpus(f"full{i}", 8).cpu(15) for i in range(9)]
         decisions = cluster(names.ADAPTIVE, *nodes)
         for index in range(9):

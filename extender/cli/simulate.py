@@ -14,7 +14,7 @@ from rich.table import Table
 from extender.cli.tables import Name, console, counted, emit, gib, plain, show, table
 from extender.config import Settings
 from extender.core.inspect import picture
-from extender.core.names import STRATEGIES
+from extender.core.names import DEFAULT_STRATEGY, STRATEGIES
 from extender.service import Service, embedded_service
 from extender.simulator import Cycle, InProcess, Outcome, pending
 from extender.snapshot import load_pods, load_snapshot, with_pods
@@ -25,16 +25,16 @@ from extender.verbs import Verbs
 @click.argument("pods", nargs=-1, type=click.Path(path_type=Path), metavar="[PODS.yaml ...]")
 @click.option("--snapshot", type=click.Path(path_type=Path), required=True, metavar="FILE",
               help="the cluster, as `kubectl get nodes,pods -A -o yaml` prints it")  # fmt: skip
-@click.option("--strategy", type=click.Choice(STRATEGIES), help="how pods are placed  [default: the service's]")
+@click.option("--strategy", type=click.Choice(STRATEGIES), default=DEFAULT_STRATEGY, show_default=True,
+              help="how pods are placed")  # fmt: skip
 @click.option("-o", "--output", type=click.Choice(["table", "json", "yaml"]), default="table", show_default=True,
               help="how to print it")  # fmt: skip
-def simulate(pods: tuple[Path, ...], snapshot: Path, strategy: str | None, output: str) -> None:
+def simulate(pods: tuple[Path, ...], snapshot: Path, strategy: str, output: str) -> None:
     """Schedule the snapshot's pending pods, and those of PODS.yaml, without touching anything."""
     cluster = load_snapshot(snapshot)
     for path in pods:
         cluster = with_pods(cluster, load_pods(path), source=str(path))
-    settings = Settings(strategy=strategy) if strategy else Settings()
-    service = embedded_service(settings, cluster)
+    service = embedded_service(Settings(strategy=strategy), cluster)
     outcomes = asyncio.run(run(service))
     after = picture(list(service.decisions.ledger.snapshot()))
     result = {"pods": [outcome.as_json() for outcome in outcomes], "totals": after["totals"], "nodes": after["nodes"]}

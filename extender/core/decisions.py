@@ -363,6 +363,7 @@ class Decisions:
         if not len(fits):
             return cost, judged
         if len(fits) < len(rows):
+            # A share has no choice where there is no room, which spares a copy of rows; others have one on each row.
             rows, room = (rows.at(fits), None) if room is None else (rows, room.only(fitting))
         choices, amounts = self._choices(rows, request, room)
         costs = total(amounts, self.strategy_of(request).weights)
@@ -404,7 +405,7 @@ class Decisions:
     def _choices(
         self, rows: Rows, request: GpuRequest, room: Room | None
     ) -> tuple[Options, Mapping[str, NDArray[np.float64]]]:
-        """Every choice on rows that fit, and how much there is of each term of their costs."""
+        """Every choice on these rows, and how much there is of each term of their costs."""
         strategy = self.strategy_of(request)
         choices = options(rows, request, room, fills_first=strategy.fills_first, order=strategy.order)
         return choices, strategy.terms(choices, self._learned.by_strategy.get(strategy.name))

@@ -1,4 +1,4 @@
-"""Where a request could go: every node judged at once, and every choice of GPUs on the nodes that fit.
+"""Where a request could go: every node judged at once, and every choice of GPUs on the nodes that have room.
 
 The array form of ``placement.fit``; a test holds the two against each other. ``fit`` speaks to people (numbers, one
 node), this speaks to strategies.
@@ -260,7 +260,7 @@ def _refuse(found: Codes, codes: Ints) -> None:
 
 
 def options(rows: Rows, request: GpuRequest, room: Room | None, *, fills_first: bool, order: Order) -> Options:
-    """Every choice on nodes that fit: at least one on each.
+    """Every choice: of a share at least one on each node that has room and none on others, else one on each node.
 
     ``fills_first``: a GPU is opened only where the shared ones do not suffice. A share on one device may take each
     GPU that has room; one on several takes them in ``order``.

@@ -21,8 +21,8 @@ Floats = NDArray[np.float64]
 
 #: A shape that can use one part in s of what is free weighs s times as much, up to this factor.
 MOST_SCARCE = 64.0
-#: A shape of several GPUs weighs s^SEVERAL times as much: a node that is broken into serves it again only when all who
-#: came there have left, so such nodes have to be kept while there are some.
+#: A shape of several GPUs weighs s^SEVERAL times as much, up to the same factor: a node that is broken into serves it
+#: again only when all who came there have left, so such nodes have to be kept while there are some.
 SEVERAL = 3.0
 #: What the terms weigh beside fragmentation, which is in GPUs: losing a whole hole's value, a GPU without CPU, and a
 #: GPU of a model that others cannot do without.

@@ -60,14 +60,19 @@ class TracePod:
     memory_mib: int
     num_gpu: int
     gpu_milli: int
-    models: frozenset[str]
+    #: "A|B": only on these models; empty: on any.
+    gpu_spec: str
 
     @classmethod
     def of(cls, line: Mapping[str, str]) -> Self:
         """Read one line."""
-        models = frozenset(filter(None, (line.get("gpu_spec") or "").split("|")))
         cpu, memory, gpus, milli = (int(line[c]) for c in ("cpu_milli", "memory_mib", "num_gpu", "gpu_milli"))
-        return cls(line["name"], cpu, memory, gpus, milli, models)
+        return cls(line["name"], cpu, memory, gpus, milli, line.get("gpu_spec") or "")
+
+    @cached_property
+    def models(self) -> frozenset[str]:
+        """The GPU models that it may use; none: any."""
+        return frozenset(filter(None, self.gpu_spec.split("|")))
 
     @property
     def is_share(self) -> bool:

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
-from bench.packing.baseline import BestFit, Foreknown
+from bench.packing.bestfit import BestFit
 from bench.packing.intree import InTree
 from bench.packing.openb import GPU_MIB, Trace, TracePod
+from bench.packing.published_fgd import Foreknown, PublishedFgd, learn_published
 from extender.core import names
-from extender.core.decisions import Decisions, Policy
+from extender.core.decisions import Decisions, Policy, at_once
 from extender.core.nodereader import read_nodes
 from extender.core.placement import Placement
 from extender.core.requests import GpuRequest
@@ -36,12 +37,18 @@ class Cluster:
 
     def __init__(self, trace: Trace, strategy: str, *, as_published: bool = True) -> None:
         # The paper's FGD knows the whole trace from the start; the product learns, and starts with nothing.
-        workload = Foreknown(trace.pods) if strategy == names.FGD and as_published else None
-        policy = Policy(shortlist=1, strategy=strategy)
-        self.decisions = Decisions(policy, claim_ttl=1.0, timer=lambda: 0.0, strategies=ALL, workload=workload)
+        foreknown = Foreknown(trace.pods) if strategy == names.FGD and as_published else None
+        self.decisions = Decisions(
+            Policy(shortlist=1, strategy=strategy),
+            claim_ttl=1.0,
+            timer=lambda: 0.0,
+            refresher=learn_published if foreknown is not None else at_once,
+            strategies={**ALL, names.FGD: PublishedFgd()} if foreknown is not None else ALL,
+            workload=foreknown,
+        )
         for node in read_nodes([node.build() for node in trace.nodes]):
             self.decisions.ledger.put_node(node)
-        if workload is not None:
+        if foreknown is not None:
             self.decisions.relearn()
         for pod in trace.pods.values():
             pod.make_up()

@@ -8,7 +8,7 @@ import pytest
 
 from bench.packing import departures
 from bench.packing.__main__ import main
-from bench.packing.baseline import BestFit
+from bench.packing.bestfit import BestFit
 from bench.packing.curve import allocation
 from bench.packing.http import replay_over_http
 from bench.packing.openb import GPU_MIB, Trace, TracePod, read_trace
@@ -81,7 +81,7 @@ def test_a_reservation_pod_never_keeps_a_pod_out(trace: Trace) -> None:
     """Every pod that the rules of the paper let in is let in: CPU and memory are full to the last unit."""
     node = trace.nodes[0]
     shares = max(1, node.cpu_milli // 2000)
-    pod = TracePod("x", 2000, node.memory_mib // shares, 1, 1000 // (-(-shares // node.gpus)), frozenset())
+    pod = TracePod("x", 2000, node.memory_mib // shares, 1, 1000 // (-(-shares // node.gpus)), "")
     cluster = Cluster(Trace((node,), {"x": pod}, ()), BESTFIT)
     assert all(cluster.place(f"u{i}", pod) for i in range(shares))
     assert cluster.place("one more", pod) is None
@@ -98,7 +98,7 @@ def test_a_replay_repeats(trace: Trace) -> None:
 
 def test_best_fit_takes_the_fullest_node_and_the_tightest_gpu(trace: Trace) -> None:
     cluster = Cluster(trace, BestFit.name)
-    share, small = (TracePod(f"s{m}", 1000, 1, 1, m, frozenset()) for m in (700, 200))
+    share, small = (TracePod(f"s{m}", 1000, 1, 1, m, "") for m in (700, 200))
     first = cluster.place("a", share)
     assert cluster.place("b", small) == first
     held = cluster.decisions.ledger.pod("b")
@@ -116,7 +116,7 @@ def test_a_pod_that_leaves_gives_everything_back(trace: Trace) -> None:
 
 
 def test_the_metric_is_the_mean_over_the_arrivals_of_a_bin() -> None:
-    pod = TracePod("p", 0, 0, 1, 400, frozenset())
+    pod = TracePod("p", 0, 0, 1, 400, "")
     placed = [Placed("a", pod, "n"), Placed("b", pod, None), Placed("c", pod, "n")]
     assert allocation(placed, 100_000) == {0: pytest.approx(0.4), 1: pytest.approx((0.4 + 0.8) / 2)}
 

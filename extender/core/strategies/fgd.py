@@ -42,8 +42,8 @@ class Fgd:
 
 
 def typical_pods(seen: Seen) -> NDArray[np.bool_]:
-    """Which shapes are the most frequent, larger requests first on ties, until 95 % are covered."""
-    order = np.lexsort((-seen.table.cpu, -seen.gpus(), -seen.counts))
+    """Which shapes are the most frequent, until 95 % are covered: on ties those with more CPU first, then more GPU."""
+    order = np.lexsort((-seen.gpus(), -seen.table.cpu, -seen.counts))
     covered = seen.counts[order].cumsum()
     typical = np.zeros(len(order), bool)
     typical[order] = covered - seen.counts[order] < COVERED * seen.counts.sum()

@@ -1,4 +1,4 @@
-"""What only the benchmark needs: the paper's BestFit, and a workload known before it arrives, as FGD has it there."""
+"""The paper's BestFit, which only the benchmark needs."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -6,12 +6,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.packing.openb import GPU_MIB, TracePod
-from extender.core.models import Products
+from bench.packing.openb import GPU_MIB
 from extender.core.options import Options, Order
 from extender.core.seen import Seen
-from extender.core.shapes import Shape
-from extender.core.workload import Workload
 
 #: The largest node, in the trace's units.
 _CPU_MILLI = 128_000
@@ -38,17 +35,3 @@ class BestFit:
         # Room for reservation pods is below the trace's smallest unit.
         score = np.floor(100 * (1 - (0.5 * cpu / _CPU_MILLI + 0.5 * left / _GPU_MILLI)))
         return {"room left": -score}
-
-
-class Foreknown(Workload):
-    """Learns nothing more: all pods of the trace are known from the start, all counting the same."""
-
-    def __init__(self, pods: Mapping[str, TracePod]) -> None:
-        super().__init__(half_life=float("inf"))
-        for name, pod in pods.items():
-            products: Products = frozenset(pod.models) or None
-            self.count(name, Shape.of(pod.request, products))
-
-    def is_due(self) -> bool:
-        """Never again."""
-        return False

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
@@ -63,27 +62,22 @@ class Cluster:
         passing = self._intree.passing(pod)
         if not passing:
             return None
-        best = self._chosen(pod.build(uid), pod.request, passing)
+        body = pod.build(uid)
+        start = time.process_time()
+        best = self._chosen(body, pod.request, passing)
         if best is not None:
-            with self._timed():
-                self._bind(uid, pod.request, best)
+            self._bind(uid, pod.request, best)
+        self.seconds += time.process_time() - start
+        if best is not None:
             self._intree.take(pod, best)
         return best
 
     def _chosen(self, body: Mapping[str, Any], request: GpuRequest, passing: list[str]) -> str | None:
-        with self._timed():
-            found = self.decisions.filter(body, passing).nodes
+        found = self.decisions.filter(body, passing).nodes
         if request.asks_for_gpu or not found:
             return found[0] if found else None
-        with self._timed():
-            scores = self.decisions.prioritize(body, found)
+        scores = self.decisions.prioritize(body, found)
         return max(scores, key=scores.__getitem__)
-
-    @contextmanager
-    def _timed(self) -> Iterator[None]:
-        start = time.process_time()
-        yield
-        self.seconds += time.process_time() - start
 
     def leave(self, uid: str, pod: TracePod, node: str) -> None:
         """The pod has ended; a shared GPU left empty is closed."""

@@ -50,7 +50,9 @@ LARGEST_CARD: Final = 17
 NEEDS: Final = 18
 #: 1 if more than a lack of room may keep a request from the node: it refuses, is barred, or has rules of its own.
 SPECIAL: Final = 19
-_FACTS: Final = 20
+#: CPU in milli that the node can give out, free or not.
+ALL_CPU: Final = 20
+_FACTS: Final = 21
 
 #: Facts that belong together: what a GPU that is opened takes of.
 ROOM: Final = slice(CPU, WHOLE + 1)
@@ -268,6 +270,7 @@ class Fleet:
         facts[HAS_GPUS] = has_gpus(inventory)
         facts[KNOWN] = True
         facts[NEEDS] = BACKEND_BIT.get(inventory.enforcement or "", 0)
+        facts[ALL_CPU] = clipped(node.allocatable.get(names.CPU, 0))
         return facts
 
     def _kind(self, kind: Kind) -> int:

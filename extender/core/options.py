@@ -61,8 +61,9 @@ class Nodes(NamedTuple):
     card: Ints
     #: Index in ``Fleet.kinds``.
     kind: Ints
-    #: GPUs that can be held whole, free or not.
+    #: GPUs that can be held whole, and CPU in milli, free or not.
     gpus: Ints
+    all_cpu: Ints
 
     @classmethod
     def of(cls, facts: Ints, free: Ints) -> "Nodes":
@@ -74,6 +75,7 @@ class Nodes(NamedTuple):
             facts[fleet.CARD],
             facts[fleet.KIND],
             facts[fleet.GPUS],
+            facts[fleet.ALL_CPU],
         )
 
 

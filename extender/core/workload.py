@@ -1,4 +1,7 @@
-"""Counts the shapes of the pods that arrive, each pod once, the older the less."""
+"""Counts the shapes of the pods that arrive, each pod once, the older the less.
+
+Most pods of a cluster may want no GPU. They are counted, too, but only pods that ask for GPUs make others old.
+"""
 
 from collections.abc import Mapping
 from typing import Final
@@ -6,7 +9,7 @@ from typing import Final
 from extender.core.models import Products
 from extender.core.shapes import Shape
 
-#: After so many more pods a pod counts half.
+#: After so many more pods that ask for GPUs a pod counts half.
 HALF_LIFE: Final = 10_000
 #: What counts less than this part of a new pod is forgotten.
 LEAST: Final = 1 / 64
@@ -45,7 +48,8 @@ class Workload:
         if len(self._uids) > self._most_uids:
             del self._uids[next(iter(self._uids))]
         self.arrivals += 1
-        self._unit *= self._growth
+        if shape.devices:
+            self._unit *= self._growth
         self._add(shape, self._unit)
         if len(self._weights) > 2 * self._most_shapes or self._unit > 2**32:
             self._prune()
@@ -56,7 +60,8 @@ class Workload:
         return self.arrivals >= self._refreshed + wait
 
     def take(self) -> Mapping[Shape, float]:
-        """The shapes by count, the most frequent first; the next ``is_due`` counts from here."""
+        """The shapes by count: the most frequent first, but those without GPUs last. The next ``is_due`` counts from
+        here."""
         self._refreshed = self.arrivals
         self._prune()
         return dict(self._weights)
@@ -75,6 +80,6 @@ class Workload:
             self.products[shape.products] = self.products.get(shape.products, 0.0) + weight
 
 
-def _heaviest(entry: tuple[Shape, float]) -> tuple[float, int, int]:
+def _heaviest(entry: tuple[Shape, float]) -> tuple[bool, float, int, int]:
     shape, weight = entry
-    return -weight, -shape.devices, -shape.cpu
+    return not shape.devices, -weight, -shape.devices, -shape.cpu

@@ -41,7 +41,7 @@ KINDS = (Kind("A", 1000, True), Kind("B", 1000, True))
 
 def learned(seen: list[Pod]) -> TypicalPods:
     none = np.zeros(0, np.int64)
-    nodes = Nodes(none, none, none[None], none, none, none)
+    nodes = Nodes(none, none, none[None], none, none, none, none)
     named = {f"p{i}": of_trace(f"p{i}", pod) for i, pod in enumerate(seen)}
     return PublishedFgd().learn(Seen.of(Foreknown(named).take(), KINDS, nodes))
 

@@ -40,7 +40,7 @@ def as_nodes(nodes: list[tuple[int, int, list[int], int]]) -> Nodes:
     cpu, whole, free, kind = zip(*nodes, strict=True)
     cards = [KINDS[k].card for k in kind]
     by_gpu = list(zip(*free, strict=True))
-    return Nodes(*(np.array(values, np.int64) for values in (cpu, whole, by_gpu, cards, kind, [6] * len(nodes))))
+    return Nodes(*(np.array(values, np.int64) for values in (cpu, whole, by_gpu, cards, kind, [6] * len(nodes), cpu)))
 
 
 def by_definition(shape: Shape, node: tuple[int, int, list[int], int]) -> float:

@@ -70,6 +70,17 @@ class TestWorkload:
             workload.count(f"b{index}", Shape(100 + index, 1))
         assert next(iter(workload.take())) == Shape(1, 1)
 
+    def test_pods_without_gpus_push_none_out_that_has(self) -> None:
+        """Most pods of a cluster want no GPU, and of those there are many kinds."""
+        workload = Workload(shapes=5, half_life=10)
+        for index in range(3):
+            workload.count(f"gpu{index}", Shape(index, 1))
+        for index in range(900):
+            workload.count(f"cpu{index}", Shape(index % 30))
+        kept = workload.take()
+        assert [kept[Shape(index, 1)] for index in range(3)] == pytest.approx([1.0, 1.0, 1.0], rel=0.2)
+        assert len(kept) == 5
+
 
 class TestHoleValues:
     def test_nothing_known_prefers_the_fullest_gpu(self) -> None:

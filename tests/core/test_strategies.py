@@ -149,6 +149,26 @@ class TestAdaptive:
             decisions.saw(make_pod().uid(f"s{index}").gpus(1).build())
         assert order(decisions, make_pod().gpus(1)) == ["b", "a"]
 
+    def test_pods_without_gpus_have_no_say_in_which_gpu_is_taken(self) -> None:
+        """Where cards differ they had: to them a small card was worth as much as a large one."""
+
+        def cost(others: int, node: str) -> Any:
+            small, large = gpus("small", product="A"), make_node("large").gpus(4, mib=5000, product="B")
+            decisions = cluster(names.ADAPTIVE, small, large)
+            for index in range(16):
+                decisions.saw(make_pod().uid(f"s{index}").gpu_memory(500).build())
+                decisions.saw(make_pod().uid(f"w{index}").gpus(2).build())
+            for index in range(others):
+                decisions.saw(make_pod().uid(f"o{index}").container("m", requests={"cpu": "4"}).build())
+            decisions.relearn()
+            state = decisions.ledger.state(node)
+            assert state is not None
+            _, terms = decisions.place(state, request_of(make_pod().gpu_memory(500)))
+            return {name: term.amount for name, term in terms.items()}
+
+        for node in ("small", "large"):
+            assert cost(900, node) == pytest.approx(cost(0, node))
+
     @pytest.mark.parametrize("mib", [250, 300, 400, 500])
     def test_one_kind_of_pod_opens_a_gpu_only_where_none_has_room(self, mib: int) -> None:
         """Two 400 leave 200 that nobody can use: that is no reason to open a GPU for each."""
@@ -190,12 +210,23 @@ class TestAdaptive:
         assert order(decisions, one)[0].startswith(best)
 
     def test_leaves_gpus_where_cpu_can_feed_them(self) -> None:
-        decisions = cluster(names.ADAPTIVE, gpus("a").cpu(8), gpus("b").cpu(64))
-        for index in range(16):
-            decisions.saw(make_pod().uid(f"s{index}").container("m", requests={"cpu": "2"},
-                                                                limits={"nvidia.com/gpu": "1"}).build())  # fmt: skip
+        decisions = cluster(names.ADAPTIVE, gpus("a").cpu(8), gpus("b").cpu(64), gpus("c").cpu(64))
+        for _ in range(4):
+            hold(decisions, "c", make_pod().container("m", requests={"cpu": "2"}, limits={"nvidia.com/gpu": "1"}))
+        decisions.relearn()
         asked = make_pod().container("m", requests={"cpu": "8"}, limits={"nvidia.com/gpu": "1"})
         assert order(decisions, asked)[0] == "b"
+
+    @pytest.mark.parametrize(("node", "best"), [("without", "a"), ("with", "b")])
+    def test_pods_without_gpus_need_cpu_only_where_gpus_are(self, node: str, best: str) -> None:
+        """On "a" 5 CPU would be left for each GPU: enough, unless the nodes with GPUs serve others as well."""
+        nodes = [gpus("a").cpu(32), gpus("b").cpu(64), gpus("with").cpu(64), make_node("without").cpu(64)]
+        decisions = cluster(names.ADAPTIVE, *nodes)
+        hold(decisions, "with", make_pod().container("m", requests={"cpu": "16"}, limits={"nvidia.com/gpu": "4"}))
+        hold(decisions, node, make_pod().container("m", requests={"cpu": "30"}))
+        decisions.relearn()
+        asked = make_pod().container("m", requests={"cpu": "16"}, limits={"nvidia.com/gpu": "1"})
+        assert order(decisions, asked)[0] == best
 
 
 @pytest.mark.parametrize("strategy", names.STRATEGIES)

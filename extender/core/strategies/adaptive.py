@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from extender.core import names
 from extender.core.fragmentation import Fragmentation, fragmentation_of, free_gpus, usable_by_shape
 from extender.core.holes import GRID, hole_values, waste_of
-from extender.core.options import Options, Order, over_devices
+from extender.core.options import Nodes, Options, Order, over_devices
 from extender.core.seen import Seen
 
 Floats = NDArray[np.float64]
@@ -40,7 +40,7 @@ class AdaptiveLearned:
     fragmentation: Fragmentation
     #: [kind, thousandths of a GPU] → value of such a hole; the last kind is any unknown one.
     holes: Floats
-    #: CPU in milli that the workload asks for with each GPU; infinite while nobody does.
+    #: CPU in milli that is in use beside each GPU in use; infinite while none is.
     cpu_per_gpu: float
     #: kind → how much demand that can go nowhere else presses on what is free of its model; the last is any unknown.
     scarcity: Floats
@@ -55,16 +55,18 @@ class Adaptive:
          + 0.3 · G · scarcity(model of n)                         GPUs that other pods cannot do without
          + O · (0.05 + waste · Σ_shares w_k)                      GPUs opened.
 
-    w_k = p_k · min(64, (R / U_k)^e): p is the shape's frequency, summing to 1; R is what is free in the cluster,
-    U_k what of it k can use; e = 3 for several GPUs, else 1. V: see ``holes``; L is what is free on the GPU, m what
-    is taken. d is the CPU that all pods together ask for per GPU; G what the pod takes, in GPUs. scarcity(j) =
-    min(1, S_j / f_j): S_j sums, over the shapes restricted to models among which j is, share of demand / share of
-    capacity; f_j is the free part of j. At most 1: a GPU taken costs those that can go nowhere else one GPU and no
-    more. What is asked of a model beyond its capacity is lost anyway, and must not drive others onto the nodes that
-    large pods need. O: how many GPUs the pod opens. waste: the part of a GPU that stays useless even where the
-    shares are packed as well as can be (two 0.4 leave 0.2). Fragmentation notices it only when a GPU fills up, as
-    if it were better to open another one; it is charged with the opening. A node opens none while a shared one has
-    room, whatever the sum says.
+    w_k = p_k · min(64, (R / U_k)^e): p is the shape's frequency among pods that ask for GPUs, summing to 1; R is what
+    is free in the cluster, U_k what of it k can use; e = 3 for several GPUs, else 1. V: see ``holes``; L is what is
+    free on the GPU, m what is taken. d is the CPU in use per GPU in use, on nodes that have GPUs. G is what the pod
+    takes, in GPUs. scarcity(j) = min(1, S_j / f_j): S_j sums, over the shapes restricted to models among which j is,
+    share of demand / share of capacity; f_j is the free part of j. At most 1: a GPU taken costs those that can go
+    nowhere else one GPU and no more. What is asked of a model beyond its capacity is lost anyway, and must not drive
+    others onto the nodes that large pods need. O: how many GPUs the pod opens. waste: the part of a GPU that stays
+    useless even where the shares are packed as well as can be (two 0.4 leave 0.2). Fragmentation notices it only when
+    a GPU fills up, as if it were better to open another one; it is charged with the opening. A node opens none while
+    a shared one has room, whatever the sum says.
+
+    Pods without GPUs have no say, however many there are: only the CPU that they take beside GPUs counts, in d.
     """
 
     name = names.ADAPTIVE
@@ -85,7 +87,7 @@ class Adaptive:
         return AdaptiveLearned(
             fragmentation_of(seen.table, weights),
             holes,
-            _cpu_per_gpu(seen, gpus),
+            _cpu_per_gpu(seen.nodes),
             _scarcity(seen, gpus),
             UNTOUCHED + shares * waste,
         )
@@ -127,7 +129,8 @@ def _weights(seen: Seen) -> Floats:
     free = float(free_gpus(seen.nodes).sum())
     exponent = np.where(seen.table.devices > 1, SEVERAL, 1.0)
     scarce = np.minimum(MOST_SCARCE, (free / np.maximum(usable, 1e-9)) ** exponent)
-    weights: Floats = seen.counts / max(seen.counts.sum(), 1e-9) * scarce
+    counts = seen.counts * (seen.table.devices > 0)
+    weights: Floats = counts / max(counts.sum(), 1e-9) * scarce
     return weights
 
 
@@ -151,11 +154,11 @@ def _demand(seen: Seen, card: int) -> dict[int, float]:
     return demand
 
 
-def _cpu_per_gpu(seen: Seen, gpus: Floats) -> float:
-    asked = float((seen.counts * gpus).sum())
-    # Pods without GPUs count too: it is beside all of them that CPU must last for the GPUs.
-    per_gpu = float((seen.counts * seen.table.cpu).sum()) / asked if asked else 0.0
-    return per_gpu or np.inf
+def _cpu_per_gpu(nodes: Nodes) -> float:
+    # What is in use, not what was asked for: pods without GPUs count where they run beside GPUs, and nowhere else.
+    gpus = float(nodes.gpus.sum() - free_gpus(nodes).sum())
+    cpu = float(nodes.all_cpu.sum() - nodes.cpu.sum())
+    return cpu / gpus if cpu > 0 and gpus > 0 else np.inf
 
 
 def _scarcity(seen: Seen, gpus: Floats) -> Floats:

@@ -34,7 +34,7 @@ class Foreknown(Workload):
     """Learns nothing more: all pods of the trace are known from the start, all counting the same."""
 
     def __init__(self, pods: Mapping[str, TracePod]) -> None:
-        super().__init__(half_life=float("inf"))
+        super().__init__(shapes=max(1, len(pods)), half_life=float("inf"))
         for name, pod in pods.items():
             # The simulator counts texts: "A|B|B" is another shape than "A|B". No node has a text of several as model.
             self.count(name, Shape.of(pod.request, frozenset((*pod.models, pod.gpu_spec)) if pod.models else None))

@@ -124,3 +124,8 @@ def test_a_model_that_is_named_twice_makes_another_shape() -> None:
     named = {text: of_trace(text, (1, 300, 1, text)) for text in ("A|B", "A|B|B", "A|B ")}
     pods = {**named, "again": dataclasses.replace(named["A|B"], name="again")}
     assert sorted(Foreknown(pods).take().values()) == [1, 1, 2]
+
+
+def test_all_shapes_count_however_many_there_are() -> None:
+    named = {f"p{cpu}": of_trace(f"p{cpu}", (cpu, 300, 1, "")) for cpu in range(600)}
+    assert len(Foreknown(named).take()) == 600

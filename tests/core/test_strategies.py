@@ -217,10 +217,15 @@ class TestAdaptive:
         asked = make_pod().container("m", requests={"cpu": "8"}, limits={"nvidia.com/gpu": "1"})
         assert order(decisions, asked)[0] == "b"
 
-    @pytest.mark.parametrize(("node", "best"), [("without", "a"), ("with", "b")])
-    def test_pods_without_gpus_need_cpu_only_where_gpus_are(self, node: str, best: str) -> None:
+    @pytest.mark.parametrize(("node", "best"), [("without", "a"), ("sliced", "a"), ("with", "b")])
+    def test_pods_without_gpus_need_cpu_only_where_gpus_are_given_out(self, node: str, best: str) -> None:
         """On "a" 5 CPU would be left for each GPU: enough, unless the nodes with GPUs serve others as well."""
         nodes = [gpus("a").cpu(32), gpus("b").cpu(64), gpus("with").cpu(64), make_node("without").cpu(64)]
+        slices = {"replicas": "4", "sharing-strategy": "time-slicing", "product": "H100-SHARED"}
+        sliced = gpus("sliced", 16).cpu(64)
+        for key, value in slices.items():
+            sliced.label(f"nvidia.com/gpu.{key}", value)
+        nodes.append(sliced)
         decisions = cluster(names.ADAPTIVE, *nodes)
         hold(decisions, "with", make_pod().container("m", requests={"cpu": "16"}, limits={"nvidia.com/gpu": "4"}))
         hold(decisions, node, make_pod().container("m", requests={"cpu": "30"}))

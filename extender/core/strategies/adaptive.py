@@ -155,9 +155,11 @@ def _demand(seen: Seen, card: int) -> dict[int, float]:
 
 
 def _cpu_per_gpu(nodes: Nodes) -> float:
-    # What is in use, not what was asked for: pods without GPUs count where they run beside GPUs, and nowhere else.
-    gpus = float(nodes.gpus.sum() - free_gpus(nodes).sum())
-    cpu = float(nodes.all_cpu.sum() - nodes.cpu.sum())
+    # What is in use, not what was asked for: pods without GPUs count where they run beside GPUs that may be taken
+    # whole, and nowhere else.
+    ours = nodes.gpus > 0
+    gpus = float((nodes.gpus - free_gpus(nodes))[ours].sum())
+    cpu = float((nodes.all_cpu - nodes.cpu)[ours].sum())
     return cpu / gpus if cpu > 0 and gpus > 0 else np.inf
 
 

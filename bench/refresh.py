@@ -17,12 +17,13 @@ from extender.core.decisions import Decisions, Policy
 from extender.core.learned import Learned, refresh
 from extender.core.nodereader import read_nodes
 from extender.core.seen import Seen
+from extender.core.strategies import Strategy
 from extender.reflector import Reflector
 
 
 def measure_refresh(nodes: int, calls: int = 3000) -> str:
     """One line."""
-    waiting: list[tuple[Seen, Collection[str], Callable[[Learned], None]]] = []
+    waiting: list[tuple[Seen, Collection[Strategy], Callable[[Learned], None]]] = []
     decisions = Decisions(Policy(), claim_ttl=5, timer=lambda: 0.0, refresher=lambda *job: waiting.append(job))
     snapshot = cluster(nodes, shares_per_gpu=2, shared_gpus=4)
     reflector = Reflector(decisions)

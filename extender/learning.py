@@ -15,12 +15,13 @@ import structlog
 
 from extender.core.learned import Learned, refresh
 from extender.core.seen import Seen
+from extender.core.strategies import Strategy
 
 log = structlog.get_logger()
 
 Adopt = Callable[[Learned], None]
 T = TypeVar("T")
-_Job = tuple[Seen, Collection[str], Adopt]
+_Job = tuple[Seen, Collection[Strategy], Adopt]
 
 
 class Background:
@@ -44,7 +45,7 @@ class Background:
             self._pool.shutdown(wait=True, cancel_futures=True)
             self._pool = None
 
-    def __call__(self, seen: Seen, strategies: Collection[str], adopt: Adopt) -> None:
+    def __call__(self, seen: Seen, strategies: Collection[Strategy], adopt: Adopt) -> None:
         """See ``decisions.Refresher``. ``adopt`` is called on the event loop."""
         self._next = (seen, strategies, adopt)
         if not self._running:

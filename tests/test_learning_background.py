@@ -12,6 +12,7 @@ from extender.core.decisions import Decisions, Policy
 from extender.core.learned import Learned
 from extender.core.nodereader import read_nodes
 from extender.core.seen import Seen
+from extender.core.strategies import STRATEGIES
 from extender.learning import Background
 from tests.builders import make_node, make_pod
 
@@ -77,12 +78,13 @@ async def test_of_the_refreshes_that_wait_only_the_latest_runs() -> None:
     try:
         decisions = decisions_with(background)
         seen: Seen = decisions._seen()
+        used = list(STRATEGIES.values())
 
         def adopt(number: int) -> None:
             adopted.append(number)
 
         for number in range(5):
-            background(seen, names.STRATEGIES, lambda _learned, number=number: adopt(number))  # type: ignore[misc]
+            background(seen, used, lambda _learned, number=number: adopt(number))  # type: ignore[misc]
         await until(lambda: len(adopted) >= 2)
         await asyncio.sleep(0.1)
         assert adopted == [0, 4]

@@ -4,8 +4,8 @@ Where F does not change the score is 50, or 49 if the sums came out a trifle apa
 the GPUs. Source: hkust-adsl/kubernetes-scheduler-simulator, pkg/utils/frag.go and pkg/simulator/plugin/fgd_score.go.
 """
 
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -14,15 +14,13 @@ from numpy.typing import NDArray
 from bench.packing.openb import GPU_MIB, TracePod
 from extender.core import names
 from extender.core.fleet import Ints
-from extender.core.learned import Learned, refresh
 from extender.core.options import Options, Order
 from extender.core.seen import Seen
 from extender.core.shapes import Shape
+from extender.core.strategies.fgd import COVERED
 from extender.core.workload import Workload
 
 Floats = NDArray[np.float64]
-#: The typical pods are the most frequent shapes that make up this many % of all pods.
-COVERED = 95
 #: No GPU has as much.
 _NO_GPU = 1 << 40
 #: The sums that F is added up from, in this order: what is useless for lack of GPU and CPU, of GPU, of CPU, for pods
@@ -119,11 +117,6 @@ class PublishedFgd:
         after = typical.useless(kind, cpu, whole, _free_after(options))
         change: Floats = (after - options.before(before)) / GPU_MIB
         return change
-
-
-def learn_published(seen: Seen, strategies: Collection[str], adopt: Callable[[Learned], None]) -> None:
-    """A ``Refresher`` for ``PublishedFgd``, which is not among the product's strategies."""
-    adopt(replace(refresh(seen, strategies), by_strategy={names.FGD: PublishedFgd().learn(seen)}))
 
 
 def _rank(shape: Shape) -> tuple[int, int, int, str]:

@@ -9,9 +9,9 @@ from typing import Any
 from bench.packing.bestfit import BestFit
 from bench.packing.intree import InTree
 from bench.packing.openb import GPU_MIB, Trace, TracePod
-from bench.packing.published_fgd import Foreknown, PublishedFgd, learn_published
+from bench.packing.published_fgd import Foreknown, PublishedFgd
 from extender.core import names
-from extender.core.decisions import Decisions, Policy, at_once
+from extender.core.decisions import Decisions, Policy
 from extender.core.nodereader import read_nodes
 from extender.core.placement import Placement
 from extender.core.requests import GpuRequest
@@ -41,7 +41,6 @@ class Cluster:
             Policy(shortlist=1, strategy=strategy),
             claim_ttl=1.0,
             timer=lambda: 0.0,
-            refresher=learn_published if foreknown is not None else at_once,
             strategies={**ALL, names.FGD: PublishedFgd()} if foreknown is not None else ALL,
             workload=foreknown,
         )

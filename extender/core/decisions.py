@@ -47,10 +47,10 @@ BEST_SCORE: Final = 10
 _TEXTS: Final = ("", *(REASON_TEXT[reason] for reason, _ in REASONS))
 
 #: Gets a frozen copy of what was seen, the strategies in use, and where to bring what they learned: now, or later.
-Refresher = Callable[[Seen, Collection[str], Callable[[Learned], None]], None]
+Refresher = Callable[[Seen, Collection[Strategy], Callable[[Learned], None]], None]
 
 
-def at_once(seen: Seen, strategies: Collection[str], adopt: Callable[[Learned], None]) -> None:
+def at_once(seen: Seen, strategies: Collection[Strategy], adopt: Callable[[Learned], None]) -> None:
     """Learn in the middle of a decision: for replays, which must come out the same each time."""
     adopt(refresh(seen, strategies))
 
@@ -100,7 +100,7 @@ class Decisions:
         self._changed: set[int] = set()
         #: How many names had a position when rows were last written.
         self._written = 0
-        self._learned = refresh(self._seen(), STRATEGIES)
+        self._learned = refresh(self._seen(), strategies.values())
         self._used = {policy.strategy}
         #: Told each node whose account or claims change.
         self.node_changed: Callable[[str], None] = lambda _name: None
@@ -216,7 +216,7 @@ class Decisions:
 
     def relearn(self) -> None:
         """Start to learn from what was seen so far."""
-        self._refresher(self._seen(), frozenset(self._used), self.adopt)
+        self._refresher(self._seen(), [self._strategies[name] for name in self._used], self.adopt)
 
     def adopt(self, learned: Learned) -> None:
         """From now on decide by this. Every cost may be another."""

@@ -1,12 +1,12 @@
 """What was learned from a frozen copy: a pure function, so that it can run in another process or at once."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from extender.core.fragmentation import Fragmentation, fragmentation_of
 from extender.core.seen import Seen
-from extender.core.strategies import STRATEGIES
+from extender.core.strategies import Strategy
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,10 +23,9 @@ class Learned:
         return replace(newer, by_strategy={**self.by_strategy, **newer.by_strategy})
 
 
-def refresh(seen: Seen, strategies: Collection[str]) -> Learned:
+def refresh(seen: Seen, strategies: Iterable[Strategy]) -> Learned:
     """Learn what these strategies need: the same for the same copy."""
-    counts = seen.counts * (seen.table.devices > 0)
     return Learned(
-        fragmentation_of(seen.table, counts / max(counts.sum(), 1e-9)),
-        {name: strategy.learn(seen) for name, strategy in STRATEGIES.items() if name in strategies},
+        fragmentation_of(seen.table, seen.frequency()),
+        {strategy.name: strategy.learn(seen) for strategy in strategies},
     )

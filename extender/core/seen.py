@@ -33,6 +33,12 @@ class Seen:
         weights = np.array([counts[shape] for shape in shapes], float)
         return cls(shapes, weights, tuple(kinds), nodes, Shapes.of(shapes, kinds))
 
+    def frequency(self) -> Floats:
+        """The part of each shape in the pods that ask for GPUs; 0 for shapes without."""
+        asking = self.counts * (self.table.devices > 0)
+        frequency: Floats = asking / max(asking.sum(), 1e-9)
+        return frequency
+
     def capacity(self) -> Floats:
         """GPUs of each kind, free or not."""
         return np.bincount(self.nodes.kind, self.nodes.gpus, minlength=len(self.kinds)).astype(float)

@@ -16,6 +16,7 @@ from extender.core.learned import refresh
 from extender.core.models import PRODUCT_LABEL, Products, by_names, by_spec
 from extender.core.nodereader import read_nodes
 from extender.core.shapes import Shape
+from extender.core.strategies import STRATEGIES
 from extender.core.values import PodOnNode, Reservation, ShareOnGpu
 from extender.core.workload import EVERY, FIRST, Workload
 from tests.builders import make_node, make_pod
@@ -227,9 +228,9 @@ class TestDecisionsLearn:
         decisions = self.cluster()
         self.run(decisions, 40)
         seen = decisions._seen()
-        here = refresh(seen, names.STRATEGIES).by_strategy[names.ADAPTIVE]
+        here = refresh(seen, STRATEGIES.values()).by_strategy[names.ADAPTIVE]
         sent = pickle.loads(pickle.dumps(seen))
-        there = pickle.loads(pickle.dumps(refresh(sent, names.STRATEGIES))).by_strategy[names.ADAPTIVE]
+        there = pickle.loads(pickle.dumps(refresh(sent, STRATEGIES.values()))).by_strategy[names.ADAPTIVE]
         assert np.array_equal(here.holes, there.holes)
         assert np.array_equal(here.fragmentation.single, there.fragmentation.single)
         assert here.cpu_per_gpu == there.cpu_per_gpu

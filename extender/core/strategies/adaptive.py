@@ -83,7 +83,7 @@ class Adaptive:
         gpus = seen.gpus()
         weights = _weights(seen)
         holes, waste = _holes(seen)
-        shares = float(weights[(seen.table.devices > 0) & ~seen.table.whole].sum())
+        shares = float(weights[~seen.table.whole].sum())
         return AdaptiveLearned(
             fragmentation_of(seen.table, weights),
             holes,
@@ -129,8 +129,7 @@ def _weights(seen: Seen) -> Floats:
     free = float(free_gpus(seen.nodes).sum())
     exponent = np.where(seen.table.devices > 1, SEVERAL, 1.0)
     scarce = np.minimum(MOST_SCARCE, (free / np.maximum(usable, 1e-9)) ** exponent)
-    counts = seen.counts * (seen.table.devices > 0)
-    weights: Floats = counts / max(counts.sum(), 1e-9) * scarce
+    weights: Floats = seen.frequency() * scarce
     return weights
 
 

@@ -15,8 +15,8 @@ from extender.core.fragmentation import Fragmentation, fragmentation_of
 from extender.core.options import Options, Order
 from extender.core.seen import Seen
 
-#: The typical pods are the most frequent shapes that make up this part of all pods.
-COVERED = 0.95
+#: The typical pods are the most frequent shapes that make up this many % of all pods.
+COVERED = 95
 
 
 class Fgd:
@@ -46,5 +46,5 @@ def typical_pods(seen: Seen) -> NDArray[np.bool_]:
     order = np.lexsort((-seen.gpus(), -seen.table.cpu, -seen.counts))
     covered = seen.counts[order].cumsum()
     typical = np.zeros(len(order), bool)
-    typical[order] = covered - seen.counts[order] < COVERED * seen.counts.sum()
+    typical[order] = covered - seen.counts[order] < COVERED * seen.counts.sum() / 100
     return typical

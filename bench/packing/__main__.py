@@ -5,22 +5,30 @@
     python -m bench.packing DIRECTORY --http
     python -m bench.packing DIRECTORY --plot docs/packing.svg
 
-DIRECTORY holds openb_node_list_gpu_node.csv, openb_pod_list_<trace>.csv, arrivals/<trace>-<seed>.txt and
-arrivals/<trace>-<seed>-nodes.txt.
+DIRECTORY holds openb_node_list_gpu_node.csv and openb_pod_list_<trace>.csv, as published, and for runs in the paper's
+orders arrivals/<trace>-<seed>.txt and arrivals/<trace>-<seed>-nodes.txt, names one after the other.
 """
 
 import argparse
 import gc
+import sys
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
 from bench.packing import departures
 from bench.packing.curve import allocation
 from bench.packing.http import replay_over_http
-from bench.packing.openb import Trace, read_trace
+from bench.packing.openb import Trace
 from bench.packing.plot import draw
-from bench.packing.replay import ALL, Cluster, replay, replay_on
+from bench.packing.reading import arrivals_file, read_trace
+from bench.packing.replay import ALL, BESTFIT, Cluster, replay, replay_on
+from extender.core.errors import InputError
+from extender.core.strategies import STRATEGIES
 
+T = TypeVar("T")
 TRACES = "default,gpushare40,multigpu20,gpuspec10,cpu100"
 
 
@@ -28,35 +36,77 @@ def main() -> None:
     """Read the command line, measure, print."""
     parser = argparse.ArgumentParser(prog="bench.packing", description=__doc__.split("\n", 1)[0])
     parser.add_argument("directory", type=Path)
-    parser.add_argument("--trace", default=TRACES)
-    parser.add_argument("--seed", default="42,43,44")
-    parser.add_argument("--strategy", default=",".join(ALL))
-    parser.add_argument("--load", default="0.9,1.0,1.1")
+    parser.add_argument("--trace", type=_each(str), default=TRACES)
+    parser.add_argument("--seed", type=_each(_seed), default="42,43,44")
+    parser.add_argument("--strategy", type=_each(_strategy), help="all of them, unless told otherwise")
+    parser.add_argument("--load", type=_each(_above_0), default="0.9,1.0,1.1")
     parser.add_argument("--departures", action="store_true", help="pods come and go")
     parser.add_argument(
-        "--lifetimes", type=float, default=departures.LIFETIMES, help="how long they are measured, in mean lifetimes"
+        "--lifetimes", type=_above_0, default=departures.LIFETIMES, help="how long they are measured, in mean lifetimes"
     )
     parser.add_argument("--http", action="store_true", help="the same through HTTP, and compare every placement")
     parser.add_argument("--plot", type=Path, help="draw allocation over arrivals into this file")
     options = parser.parse_args()
-    strategies = options.strategy.split(",")
-    traces = [(name, int(seed)) for name in options.trace.split(",") for seed in options.seed.split(",")]
+    strategies = options.strategy or list(STRATEGIES if options.http else ALL)
+    if options.http and BESTFIT in strategies:
+        parser.error(f"{BESTFIT} is a part of this benchmark only, not of the service")
+    try:
+        _measure(options, strategies)
+    except InputError as error:
+        parser.exit(2, f"bench.packing: {error}\n")
+
+
+def _measure(options: argparse.Namespace, strategies: list[str]) -> None:
+    traces = [(name, seed) for name in options.trace for seed in options.seed]
     if options.plot is not None:
-        draw(read_trace(options.directory, *traces[0]), traces[0], strategies, options.plot)
+        draw(_ordered(options.directory, *traces[0]), traces[0], strategies, options.plot)
         return
     print(_HEADS["departures" if options.departures else "http" if options.http else "fill"])
     for name, seed in traces:
-        trace = read_trace(options.directory, name, seed)
+        trace = (read_trace if options.departures else _ordered)(options.directory, name, seed)
         for strategy in strategies:
             start = f"| {name} | {seed} | {strategy} | "
             if options.departures:
-                for load in map(float, options.load.split(",")):
+                for load in options.load:
                     found = departures.run(trace, strategy, load, seed, options.lifetimes)
                     print(f"{start}{load} | {_rejected(found)}", flush=True)
             elif options.http:
                 print(start + _http(trace, strategy), flush=True)
             else:
                 print(start + _fill(trace, strategy), flush=True)
+
+
+def _ordered(directory: Path, name: str, seed: int) -> Trace:
+    """Says so if the order in which pods arrive is not the paper's."""
+    trace = read_trace(directory, name, seed)
+    if not arrivals_file(directory, name, seed).exists():
+        print(f"{name}-{seed}: no arrivals/{name}-{seed}.txt: pods are drawn by the seed", file=sys.stderr)
+    return trace
+
+
+def _each(of: Callable[[str], T]) -> Callable[[str], list[T]]:
+    """An option of several values, with commas between them."""
+    return lambda text: [of(part) for part in text.split(",")]
+
+
+def _seed(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+
+
+def _above_0(text: str) -> float:
+    with suppress(ValueError):
+        if 0 < float(text) < float("inf"):
+            return float(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+
+
+def _strategy(text: str) -> str:
+    if text not in ALL:
+        raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(ALL)}")
+    return text
 
 
 _HEADS = {

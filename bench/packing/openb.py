@@ -5,14 +5,13 @@ Units: a GPU has 1000 MiB, so that 1 MiB is 1 milli-GPU. One openb milli-CPU is 
 never fails for CPU or memory, as in the paper, and free CPU differs from the trace's by less than its smallest unit.
 """
 
-import csv
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Self
 
 from extender.core import names
+from extender.core.errors import InputError
 from extender.core.models import PRODUCT_LABEL
 from extender.core.placement import RESERVATION_NEEDS
 from extender.core.requests import GpuRequest
@@ -35,9 +34,10 @@ class TraceNode:
     model: str
 
     @classmethod
-    def of(cls, line: Mapping[str, str]) -> Self:
-        """Read one line."""
-        return cls(line["sn"], int(line["cpu_milli"]), int(line["memory_mib"]), int(line["gpu"]), line["model"])
+    def of(cls, line: Mapping[str, str | None]) -> Self:
+        """Read one line; raises InputError."""
+        cpu, memory, gpus = (_number(line, column) for column in ("cpu_milli", "memory_mib", "gpu"))
+        return cls(_text(line, "sn"), cpu, memory, gpus, _text(line, "model"))
 
     def build(self) -> Json:
         """The Node object."""
@@ -64,10 +64,10 @@ class TracePod:
     gpu_spec: str
 
     @classmethod
-    def of(cls, line: Mapping[str, str]) -> Self:
-        """Read one line."""
-        cpu, memory, gpus, milli = (int(line[c]) for c in ("cpu_milli", "memory_mib", "num_gpu", "gpu_milli"))
-        return cls(line["name"], cpu, memory, gpus, milli, line.get("gpu_spec") or "")
+    def of(cls, line: Mapping[str, str | None]) -> Self:
+        """Read one line; raises InputError."""
+        cpu, memory, gpus, milli = (_number(line, c) for c in ("cpu_milli", "memory_mib", "num_gpu", "gpu_milli"))
+        return cls(_text(line, "name"), cpu, memory, gpus, milli, line.get("gpu_spec") or "")
 
     @cached_property
     def models(self) -> frozenset[str]:
@@ -131,18 +131,18 @@ class Trace:
         return sum(node.gpus for node in self.nodes) * GPU_MIB
 
 
-def read_trace(directory: Path, trace: str, seed: int) -> Trace:
-    """Read what the directory holds of that trace; raises OSError or KeyError for what it does not."""
-    nodes = {line["sn"]: TraceNode.of(line) for line in _lines(directory / "openb_node_list_gpu_node.csv")}
-    pods = {line["name"]: TracePod.of(line) for line in _lines(directory / f"openb_pod_list_{trace}.csv")}
-    arrivals = (directory / "arrivals" / f"{trace}-{seed}.txt").read_text("utf-8").split()
-    order = (directory / "arrivals" / f"{trace}-{seed}-nodes.txt").read_text("utf-8").split()
-    return Trace(tuple(nodes[name] for name in order), pods, tuple(pods[name] for name in arrivals))
+def _number(line: Mapping[str, str | None], column: str) -> int:
+    value = _text(line, column)
+    if not value.isascii() or not value.isdigit():
+        raise InputError(f"{column} is {value!r} but must be a whole number")
+    return int(value)
 
 
-def _lines(path: Path) -> Iterator[dict[str, str]]:
-    with path.open(encoding="utf-8", newline="") as file:
-        yield from csv.DictReader(file)
+def _text(line: Mapping[str, str | None], column: str) -> str:
+    value = line.get(column)
+    if value is None:
+        raise InputError(f"{column} is missing")
+    return value
 
 
 def _only_on(models: list[str]) -> Json:

@@ -11,8 +11,9 @@ from bench.packing.__main__ import main
 from bench.packing.bestfit import BestFit
 from bench.packing.curve import allocation
 from bench.packing.http import replay_over_http
-from bench.packing.openb import GPU_MIB, Trace, TracePod, read_trace
+from bench.packing.openb import GPU_MIB, Trace, TracePod
 from bench.packing.plot import picture
+from bench.packing.reading import read_trace
 from bench.packing.replay import ALL, BESTFIT, Cluster, Placed, replay
 
 POD_COLUMNS = ("name", "cpu_milli", "memory_mib", "num_gpu", "gpu_milli", "gpu_spec")

@@ -10,11 +10,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from extender.core import names
 from extender.core.errors import InputError
+from extender.yaml_reader import yaml_documents
 
 ENVIRONMENT_PREFIX = "GPU_EXTENDER_"
 #: Which cluster is served: settings of which one is given. The first source that gives one decides.
@@ -105,16 +105,17 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, str]:
 
 def _from_file(path: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
+        documents = list(yaml_documents(path.read_text("utf-8")))
+    except (OSError, UnicodeDecodeError, InputError) as error:
         raise InputError(f"{path}: {error}") from error
-    except yaml.YAMLError as error:
-        raise InputError(f"{path}: {' '.join(str(error).split())}") from error
+    if len(documents) > 1:
+        raise InputError(f"{path}: must be one document, has {len(documents)}")
+    content = documents[0] if documents else None
     if content is None:
         return {}
     if not isinstance(content, dict):
         raise InputError(f"{path}: must be a mapping of settings, is {type(content).__name__}")
-    return {str(key): value for key, value in content.items()}
+    return content
 
 
 def _sentence(error: ValidationError, source: Mapping[str, str]) -> str:

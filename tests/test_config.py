@@ -86,7 +86,9 @@ def test_an_empty_file(tmp_path: Path, text: str) -> None:
         ({}, {}, "nonsense: 1", "unknown setting nonsense"),
         ({}, {}, "7: 1", "unknown setting 7"),
         ({}, {}, "- a\n", "must be a mapping of settings, is list"),
-        ({}, {}, "a: [", "settings.yaml: "),
+        ({}, {}, "a: [", "settings.yaml: line 2, column 1: "),
+        ({}, {}, "port: 1\nport: 2\n", "settings.yaml: line 2, column 1: the key port occurs twice"),
+        ({}, {}, "port: 1\n---\nport: 2\n", "settings.yaml: must be one document, has 2"),
     ],
 )
 def test_errors_name_source_and_setting(

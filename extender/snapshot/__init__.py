@@ -1,7 +1,7 @@
 """A cluster in a file, as kubectl prints it.
 
-``load`` is the door: text → ``objects`` (through ``yaml`` or ``json``) → ``checks`` → ``identity``. Every error is one
-line that names file, document, object, field and value.
+``load`` is the door: text → ``objects`` (through ``yaml_reader`` or ``json``) → ``checks`` → ``identity``. Every error
+is one line that names file, document, object, field and value.
 """
 
 from extender.snapshot.load import (

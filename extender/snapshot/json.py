@@ -8,7 +8,7 @@ from typing import Any, Final
 import orjson
 
 from extender.core.errors import InputError
-from extender.snapshot.yaml import line_and_column
+from extender.yaml_reader import line_and_column
 
 _START: Final = re.compile(r'\s*\{\s*["}]')
 # Numbers are only skipped here: int() refuses thousands of digits.

@@ -7,7 +7,7 @@ from typing import Any, Final
 from extender.core.errors import InputError
 from extender.core.requests.quote import plain, quote
 from extender.snapshot.json import json_documents, looks_like_json
-from extender.snapshot.yaml import yaml_documents
+from extender.yaml_reader import yaml_documents
 
 #: Kind → its API group, for others have kinds of the same name: Longhorn, for one, a Node.
 _GROUPS: Final = {

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from extender.core.errors import InputError
 from extender.snapshot import parse_snapshot
-from extender.snapshot.yaml import yaml_documents
+from extender.yaml_reader import yaml_documents
 from tests.builders import make_pod
 
 
@@ -167,7 +167,7 @@ def test_nesting_has_a_limit(opening: str) -> None:
 def test_without_libyaml_the_answers_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     text = yaml.safe_dump_all([make_pod("a").gpu_fraction("0.5").build(), {"a": [1, "8", None, {"b": True}]}])
     with_libyaml = list(yaml_documents(text))
-    monkeypatch.setattr("extender.snapshot.yaml._PARSER", yaml.SafeLoader)
+    monkeypatch.setattr("extender.yaml_reader._PARSER", yaml.SafeLoader)
     assert list(yaml_documents(text)) == with_libyaml
     assert error_of("a: *b") == "line 1, column 4: unknown alias b"
     assert error_of("a: [").startswith("line 1, column 5: ")

@@ -25,7 +25,7 @@ from yaml.reader import ReaderError
 
 from extender.core.errors import InputError
 from extender.core.requests.quote import plain
-from extender.snapshot.scalar import resolve
+from extender.yaml_scalar import resolve
 
 _PARSER: Final[type[Any]] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 DEEPEST: Final = 100

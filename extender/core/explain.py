@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from extender.core.consistency import of_pod
 from extender.core.costs import Term, in_steps
@@ -18,6 +18,9 @@ from extender.core.unapplied import unapplied_rules
 from extender.core.values import NodeState, PodOnNode
 
 Json = dict[str, Any]
+#: Why a pod without GPUs goes elsewhere if it can, whatever the strategy says; it costs more than all else can.
+NOT_NEEDED: Final = "GPUs that it does not need"
+_FAR_MORE: Final = 2.0**50
 #: Finds the Node object of a name, for kube-scheduler's own rules.
 FindNode = Callable[[str], Mapping[str, Any] | None]
 
@@ -155,9 +158,12 @@ def _judge(
     verdict, terms = decisions.place(state, request)
     if isinstance(verdict, Shortfall):
         return verdict, None, {}
-    if not request.asks_for_gpu and not has_gpus(state.inventory):
+    cost = float(in_steps(sum(term.cost for term in terms.values())))
+    if request.asks_for_gpu:
+        return None, cost, terms
+    if not has_gpus(state.inventory):
         return None, float("-inf"), {}
-    return None, float(in_steps(sum(term.cost for term in terms.values()))), terms
+    return None, cost, {NOT_NEEDED: Term(state.inventory.physical_gpus or 1, _FAR_MORE), **terms}
 
 
 def _shortfall(shortfall: Shortfall) -> Json:

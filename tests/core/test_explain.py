@@ -3,6 +3,9 @@
 import json
 from typing import Any
 
+import pytest
+
+from extender.core import names
 from tests.builders import make_node, make_pod
 from tests.client import Extender, serve
 
@@ -50,6 +53,16 @@ async def test_scores_are_those_of_prioritize() -> None:
         extender.service.decisions.claims.end(make_pod("twin").build()["metadata"]["uid"])
         found = by_name(await told(extender, pod))
         assert {name: node["score"] or 0 for name, node in found.items()} == scores
+
+
+@pytest.mark.parametrize("strategy", names.STRATEGIES)
+async def test_a_pod_without_gpus_leaves_them_to_others_in_so_many_words(strategy: str) -> None:
+    async with cluster() as extender:
+        found = by_name(await told(extender, make_pod("p").strategy(strategy).build()))
+        costs = {name: sum(node["cost"].values()) for name, node in found.items()}
+        assert costs["cpu"] < min(costs["a"], costs["b"])
+        assert found["a"]["amounts"]["GPUs that it does not need"] == 2
+        assert found["cpu"]["score"] > found["a"]["score"]
 
 
 async def test_numbers_of_a_shortfall() -> None:

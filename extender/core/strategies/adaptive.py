@@ -31,6 +31,9 @@ STARVED = 0.4
 SCARCE_MODEL = 0.3
 #: What an untouched GPU is worth beyond what was asked for so far: it can still serve whatever comes.
 UNTOUCHED = 0.05
+#: What each free GPU of a node costs: it decides only between nodes that cost the same otherwise, as all do while
+#: little has been seen. Fewer others can use the fuller one.
+FREE_GPU = 2.0**-20
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +56,8 @@ class Adaptive:
          + 10  · Σ_devices [ V(L) - V(L - m) ]                    shares: what the holes lose in value
          + 0.4 · Δ max(0, free GPUs(n) - free CPU(n) / d)         GPUs that CPU can no longer feed
          + 0.3 · G · scarcity(model of n)                         GPUs that other pods cannot do without
-         + O · (0.05 + waste · Σ_shares w_k)                      GPUs opened.
+         + O · (0.05 + waste · Σ_shares w_k)                      GPUs opened
+         + 2^-20 · free GPUs(n)                                   of equals the fullest node.
 
     w_k = p_k · min(64, (R / U_k)^e): p is the shape's frequency among pods that ask for GPUs, summing to 1; R is what
     is free in the cluster, U_k what of it k can use; e = 3 for several GPUs, else 1. V: see ``holes``; L is what is
@@ -76,6 +80,7 @@ class Adaptive:
         "value of its hole": HOLE,
         "GPUs without CPU": STARVED,
         "scarcity of the GPU model": SCARCE_MODEL,
+        "free GPUs of its node": FREE_GPU,
     }
 
     def learn(self, seen: Seen) -> AdaptiveLearned:
@@ -100,6 +105,7 @@ class Adaptive:
         terms = {
             "fragmentation": learned.fragmentation.change(options, taken),
             "GPUs without CPU": _starved(options, learned.cpu_per_gpu, taken),
+            "free GPUs of its node": options.before(free_gpus(nodes)),
         }
         if options.is_share:
             terms["value of its hole"] = _lost(options, learned.holes, kind)

@@ -54,7 +54,7 @@ bench: dev  ## Latencies as ratios in one run; prints the table of docs/performa
 
 bench-packing: dev  ## The packing benchmark: make bench-packing TRACES=folder (openb's CSV files)
 	@test -n "$(TRACES)" || { echo "make: TRACES=folder with openb's CSV files is missing" >&2; exit 2; }
-	@$(BIN)/python -m bench.packing $(TRACES) $(ARGS)
+	@$(BIN)/python -m bench.packing "$(TRACES)" $(ARGS)
 
 load: dev  ## Locust plays kube-scheduler for a minute and prints a verdict
 	@$(BIN)/python -m loadtest

@@ -23,7 +23,7 @@ from bench.packing.curve import allocation
 from bench.packing.http import replay_over_http
 from bench.packing.openb import Trace
 from bench.packing.plot import draw
-from bench.packing.reading import arrivals_file, read_trace
+from bench.packing.reading import read_trace
 from bench.packing.replay import ALL, BESTFIT, Cluster, replay, replay_on
 from extender.core.errors import InputError
 from extender.core.strategies import STRATEGIES
@@ -39,13 +39,14 @@ def main() -> None:
     parser.add_argument("--trace", type=_each(str), default=TRACES)
     parser.add_argument("--seed", type=_each(_seed), default="42,43,44")
     parser.add_argument("--strategy", type=_each(_strategy), help="all of them, unless told otherwise")
-    parser.add_argument("--load", type=_each(_above_0), default="0.9,1.0,1.1")
-    parser.add_argument("--departures", action="store_true", help="pods come and go")
+    parser.add_argument("--load", type=_each(_amount), default="0.9,1.0,1.1")
     parser.add_argument(
-        "--lifetimes", type=_above_0, default=departures.LIFETIMES, help="how long they are measured, in mean lifetimes"
+        "--lifetimes", type=_amount, default=departures.LIFETIMES, help="how long they are measured, in mean lifetimes"
     )
-    parser.add_argument("--http", action="store_true", help="the same through HTTP, and compare every placement")
-    parser.add_argument("--plot", type=Path, help="draw allocation over arrivals into this file")
+    ways = parser.add_mutually_exclusive_group()
+    ways.add_argument("--departures", action="store_true", help="pods come and go")
+    ways.add_argument("--http", action="store_true", help="the same through HTTP, and compare every placement")
+    ways.add_argument("--plot", type=_picture, help="draw the first trace and seed, allocation over arrivals")
     options = parser.parse_args()
     strategies = options.strategy or list(STRATEGIES if options.http else ALL)
     if options.http and BESTFIT in strategies:
@@ -54,6 +55,8 @@ def main() -> None:
         _measure(options, strategies)
     except InputError as error:
         parser.exit(2, f"bench.packing: {error}\n")
+    except KeyboardInterrupt:
+        parser.exit(130)
 
 
 def _measure(options: argparse.Namespace, strategies: list[str]) -> None:
@@ -79,7 +82,7 @@ def _measure(options: argparse.Namespace, strategies: list[str]) -> None:
 def _ordered(directory: Path, name: str, seed: int) -> Trace:
     """Says so if the order in which pods arrive is not the paper's."""
     trace = read_trace(directory, name, seed)
-    if not arrivals_file(directory, name, seed).exists():
+    if trace.drawn:
         print(f"{name}-{seed}: no arrivals/{name}-{seed}.txt: pods are drawn by the seed", file=sys.stderr)
     return trace
 
@@ -96,11 +99,18 @@ def _seed(text: str) -> int:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
 
 
-def _above_0(text: str) -> float:
+def _amount(text: str) -> float:
     with suppress(ValueError):
-        if 0 < float(text) < float("inf"):
+        if 0.01 <= float(text) <= 100:
             return float(text)
-    raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0.01 to 100")
+
+
+def _picture(text: str) -> Path:
+    path = Path(text)
+    if path.is_dir() or not path.parent.is_dir():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a file in a folder that exists")
+    return path
 
 
 def _strategy(text: str) -> str:
@@ -124,7 +134,8 @@ def _fill(trace: Trace, strategy: str) -> str:
     gc.freeze()  # As `serve` does once the objects are loaded.
     placed = list(replay_on(cluster, trace))
     curve = allocation(placed, trace.capacity)
-    return f"{_at(curve, 100)} | {_at(curve, 130)} | {len(placed) / cluster.seconds:.0f} |"
+    speed = f"{len(placed) / cluster.seconds:.0f}" if cluster.seconds else "-"  # Nothing passed kube-scheduler's rules.
+    return f"{_at(curve, 100)} | {_at(curve, 130)} | {speed} |"
 
 
 def _rejected(found: departures.Outcome) -> str:
@@ -141,6 +152,7 @@ def _http(trace: Trace, strategy: str) -> str:
 
 
 def _at(curve: dict[int, float], percent: int) -> str:
+    """A dash where no pod arrived at just that percent: in a small cluster one asks for several at once."""
     return f"{curve[percent]:.2f}" if percent in curve else "-"
 
 

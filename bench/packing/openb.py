@@ -5,6 +5,7 @@ Units: a GPU has 1000 MiB, so that 1 MiB is 1 milli-GPU. One openb milli-CPU is 
 never fails for CPU or memory, as in the paper, and free CPU differs from the trace's by less than its smallest unit.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,6 +22,8 @@ Json = dict[str, Any]
 GPU_MIB = 1000
 _RESERVATION_MIB = RESERVATION_NEEDS[names.MEMORY] >> 20
 _SLOTS = 1_000_000
+_NUMBER = re.compile("[0-9]{1,12}")
+_NAME = re.compile("[a-z0-9]([-a-z0-9]{0,50}[a-z0-9])?")
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ class TraceNode:
     def of(cls, line: Mapping[str, str | None]) -> Self:
         """Read one line; raises InputError."""
         cpu, memory, gpus = (_number(line, column) for column in ("cpu_milli", "memory_mib", "gpu"))
-        return cls(_text(line, "sn"), cpu, memory, gpus, _text(line, "model"))
+        return cls(_name(line, "sn"), cpu, memory, gpus, _text(line, "model"))
 
     def build(self) -> Json:
         """The Node object."""
@@ -67,12 +70,15 @@ class TracePod:
     def of(cls, line: Mapping[str, str | None]) -> Self:
         """Read one line; raises InputError."""
         cpu, memory, gpus, milli = (_number(line, c) for c in ("cpu_milli", "memory_mib", "num_gpu", "gpu_milli"))
-        return cls(_text(line, "name"), cpu, memory, gpus, milli, line.get("gpu_spec") or "")
+        least, most = (0, 0) if gpus == 0 else (1, GPU_MIB) if gpus == 1 else (GPU_MIB, GPU_MIB)
+        if not least <= milli <= most:
+            raise InputError(f"gpu_milli is {milli} but must be from {least} to {most} where num_gpu is {gpus}")
+        return cls(_name(line, "name"), cpu, memory, gpus, milli, line.get("gpu_spec") or "")
 
     @cached_property
     def models(self) -> frozenset[str]:
         """The GPU models that it may use; none: any."""
-        return frozenset(filter(None, self.gpu_spec.split("|")))
+        return frozenset(filter(None, map(str.strip, self.gpu_spec.split("|"))))
 
     @property
     def is_share(self) -> bool:
@@ -124,6 +130,8 @@ class Trace:
     pods: Mapping[str, TracePod]
     #: In the order in which they arrive; pods occur again and again.
     arrivals: tuple[TracePod, ...]
+    #: Whether the order of the pods is drawn, not given.
+    drawn: bool = False
 
     @property
     def capacity(self) -> int:
@@ -133,9 +141,16 @@ class Trace:
 
 def _number(line: Mapping[str, str | None], column: str) -> int:
     value = _text(line, column)
-    if not value.isascii() or not value.isdigit():
-        raise InputError(f"{column} is {value!r} but must be a whole number")
+    if not _NUMBER.fullmatch(value):
+        raise InputError(f"{column} is {value!r} but must be a whole number of at most 12 digits")
     return int(value)
+
+
+def _name(line: Mapping[str, str | None], column: str) -> str:
+    value = _text(line, column)
+    if not _NAME.fullmatch(value):
+        raise InputError(f"{column} is {value!r} but must be a name as Kubernetes objects have it")
+    return value
 
 
 def _text(line: Mapping[str, str | None], column: str) -> str:

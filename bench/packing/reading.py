@@ -23,51 +23,59 @@ T = TypeVar("T", TraceNode, TracePod)
 def read_trace(directory: Path, trace: str, seed: int) -> Trace:
     """Raises InputError that names file, line, field and value."""
     nodes = _table(directory / NODES, TraceNode.of)
+    if not any(node.gpus for node in nodes.values()):
+        raise InputError(f"{directory / NODES}: no node has a GPU")
     file = directory / f"openb_pod_list_{trace}.csv"
     pods = _table(file, TracePod.of)
     if not any(pod.milli for pod in pods.values()):
         raise InputError(f"{file}: no pod asks for a GPU")
-    arrivals = _ordered(arrivals_file(directory, trace, seed), pods, file.name)
-    stand = _ordered(directory / "arrivals" / f"{trace}-{seed}-nodes.txt", nodes, NODES)
+    order = directory / "arrivals" / f"{trace}-{seed}-nodes.txt"
+    stand = _ordered(order, nodes, NODES) or _shuffled(nodes.values(), Random(f"{seed}/nodes"))
+    if sorted(node.name for node in stand) != sorted(nodes):
+        raise InputError(f"{order}: must name each node of {NODES} once")
+    given = _ordered(directory / "arrivals" / f"{trace}-{seed}.txt", pods, file.name)
     wanted = ENOUGH * sum(node.gpus for node in nodes.values()) * GPU_MIB
-    return Trace(
-        stand or _shuffled(nodes.values(), Random(f"{seed}/nodes")),
-        pods,
-        arrivals or tuple(_drawn(list(pods.values()), wanted, Random(f"{seed}/arrivals"))),
-    )
-
-
-def arrivals_file(directory: Path, trace: str, seed: int) -> Path:
-    """Where the order of a trace's pods is, if it is given: names, one after the other."""
-    return directory / "arrivals" / f"{trace}-{seed}.txt"
+    arrivals = given or tuple(_drawn(list(pods.values()), wanted, Random(f"{seed}/arrivals")))
+    return Trace(stand, pods, arrivals, drawn=not given)
 
 
 def _table(path: Path, of: Callable[[Mapping[str, str | None]], T]) -> dict[str, T]:
     """The lines by name."""
+    text = _text(path)
+    if text is None:
+        raise InputError(f"{path}: there is no such file")
     found: dict[str, T] = {}
-    for number, line in enumerate(csv.DictReader(_text(path).splitlines()), start=2):
+    for number, line in enumerate(csv.DictReader(text.splitlines()), start=2):
         try:
             one = of(line)
         except InputError as error:
             raise InputError(f"{path}: line {number}: {error}") from None
+        if one.name in found:
+            raise InputError(f"{path}: line {number}: {one.name} occurs twice")
         found[one.name] = one
     return found
 
 
 def _ordered(path: Path, by_name: Mapping[str, T], table: str) -> tuple[T, ...]:
     """Nothing where there is no such file."""
-    if not path.exists():
+    text = _text(path)
+    if text is None:
         return ()
-    names = _text(path).split()
+    names = text.split()
+    if not names:
+        raise InputError(f"{path}: names nothing")
     unknown = next((name for name in names if name not in by_name), None)
     if unknown is not None:
         raise InputError(f"{path}: {unknown!r} is not in {table}")
     return tuple(by_name[name] for name in names)
 
 
-def _text(path: Path) -> str:
+def _text(path: Path) -> str | None:
+    """None where there is no such file."""
     try:
-        return path.read_text("utf-8")
+        return path.read_text("utf-8-sig")  # Excel puts a mark in front.
+    except FileNotFoundError:
+        return None
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from error
     except UnicodeDecodeError as error:

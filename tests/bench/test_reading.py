@@ -12,6 +12,7 @@ from extender.core.strategies import STRATEGIES
 
 NODES = "sn,cpu_milli,memory_mib,gpu,model\nn1,32000,131072,2,A\nn2,32000,131072,8,B\nn3,32000,131072,0,B\n"
 PODS = "name,cpu_milli,memory_mib,num_gpu,gpu_milli,qos\np1,1000,1024,1,400,LS\np2,1000,1024,0,0,BE\n"
+NUMBER = "must be a whole number of at most 12 digits"
 
 
 @pytest.fixture
@@ -44,6 +45,22 @@ def test_an_order_that_is_not_given_is_drawn_by_the_seed(directory: Path) -> Non
     assert len({read_trace(directory, "tiny", seed).nodes for seed in range(20)}) > 1
 
 
+def test_a_table_may_come_from_excel(directory: Path) -> None:
+    want = read_trace(directory, "tiny", 1)
+    for file in directory.glob("*.csv"):
+        file.write_text(file.read_text().replace("\n", "\r\n"), "utf-8-sig", newline="")
+    assert read_trace(directory, "tiny", 1) == want
+
+
+def test_pods_that_no_node_can_run_are_no_error(
+    run: Callable[..., None], directory: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = directory / "openb_pod_list_tiny.csv"
+    file.write_text(file.read_text().replace("1000", "99000"))
+    run("--seed", "1", "--strategy", "binpack")
+    assert capsys.readouterr().out.splitlines()[-1].split(" | ")[3:] == ["0.00", "-", "- |"]
+
+
 def test_an_order_that_is_given_counts(directory: Path) -> None:
     (directory / "arrivals").mkdir()
     (directory / "arrivals/tiny-1.txt").write_text("p2\np1\np1\n")
@@ -56,14 +73,44 @@ def test_an_order_that_is_given_counts(directory: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "content", "complaint"),
     [
-        ("openb_pod_list_tiny.csv", PODS.replace("400", "x"), "line 2: gpu_milli is 'x' but must be a whole number"),
-        ("openb_pod_list_tiny.csv", PODS.replace("400", "-4"), "line 2: gpu_milli is '-4' but must be a whole number"),
+        ("openb_pod_list_tiny.csv", PODS.replace("400", "x"), f"line 2: gpu_milli is 'x' but {NUMBER}"),
+        ("openb_pod_list_tiny.csv", PODS.replace("400", "-4"), f"line 2: gpu_milli is '-4' but {NUMBER}"),
+        (
+            "openb_pod_list_tiny.csv",
+            PODS.replace("400", "9" * 13),
+            f"line 2: gpu_milli is '9999999999999' but {NUMBER}",
+        ),
+        (
+            "openb_pod_list_tiny.csv",
+            PODS.replace("400", "0"),
+            "line 2: gpu_milli is 0 but must be from 1 to 1000 where num_gpu is 1",
+        ),
+        (
+            "openb_pod_list_tiny.csv",
+            PODS.replace(",1,", ",2,"),
+            "line 2: gpu_milli is 400 but must be from 1000 to 1000 where num_gpu is 2",
+        ),
+        (
+            "openb_pod_list_tiny.csv",
+            PODS.replace("0,0", "0,5"),
+            "line 3: gpu_milli is 5 but must be from 0 to 0 where num_gpu is 0",
+        ),
+        ("openb_pod_list_tiny.csv", PODS.replace("p2", "p1"), "line 3: p1 occurs twice"),
+        (
+            "openb_pod_list_tiny.csv",
+            PODS.replace("p2", "P_2"),
+            "line 3: name is 'P_2' but must be a name as Kubernetes objects have it",
+        ),
         ("openb_pod_list_tiny.csv", PODS + "p3,1000", "line 4: memory_mib is missing"),
         ("openb_pod_list_tiny.csv", PODS.replace("num_gpu", "gpus"), "line 2: num_gpu is missing"),
         ("openb_pod_list_tiny.csv", PODS.replace("1,400", "0,0"), "no pod asks for a GPU"),
         ("openb_pod_list_tiny.csv", "name\n", "no pod asks for a GPU"),
-        ("openb_node_list_gpu_node.csv", NODES.replace(",8,", ",,"), "line 3: gpu is '' but must be a whole number"),
+        ("openb_node_list_gpu_node.csv", NODES.replace(",8,", ",,"), f"line 3: gpu is '' but {NUMBER}"),
         ("openb_node_list_gpu_node.csv", NODES.replace("model", "m"), "line 2: model is missing"),
+        ("openb_node_list_gpu_node.csv", NODES.split("n1", maxsplit=1)[0], "no node has a GPU"),
+        ("arrivals/tiny-1.txt", "", "names nothing"),
+        ("arrivals/tiny-1-nodes.txt", "n1 n2", "must name each node of openb_node_list_gpu_node.csv once"),
+        ("arrivals/tiny-1-nodes.txt", "n1 n2 n3 n1", "must name each node of openb_node_list_gpu_node.csv once"),
         ("arrivals/tiny-1.txt", "p1 p9", "'p9' is not in openb_pod_list_tiny.csv"),
         ("arrivals/tiny-1-nodes.txt", "n1 n9", "'n9' is not in openb_node_list_gpu_node.csv"),
     ],
@@ -79,11 +126,13 @@ def test_says_what_is_wrong_and_where(directory: Path, file: str, content: str, 
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["--trace", "none"], "openb_pod_list_none.csv: No such file or directory"),
+        (["--trace", "none"], "openb_pod_list_none.csv: there is no such file"),
         (["--seed", "1,x"], "argument --seed: 'x' is not a whole number"),
-        (["--load", "0.9,0"], "argument --load: '0' is not a number above 0"),
-        (["--lifetimes", "nan"], "argument --lifetimes: 'nan' is not a number above 0"),
+        (["--load", "0.9,0"], "argument --load: '0' is not a number from 0.01 to 100"),
+        (["--lifetimes", "nan"], "argument --lifetimes: 'nan' is not a number from 0.01 to 100"),
         (["--strategy", "best"], "argument --strategy: 'best' is none of binpack, spread, fgd, adaptive, bestfit"),
+        (["--http", "--departures"], "argument --departures: not allowed with argument --http"),
+        (["--plot", "none/a.svg"], "argument --plot: 'none/a.svg' is not a file in a folder that exists"),
         (["--strategy", "bestfit", "--http"], "bestfit is a part of this benchmark only, not of the service"),
     ],
 )

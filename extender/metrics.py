@@ -94,13 +94,14 @@ class _Gauges(Collector):
             "GPU memory of a node that is free but useless for what pods have asked for lately.",
             labels=["node"],
         )
-        for node, mib in self._scrape.fragmented.items():
-            by_node.add_metric([node], round(mib * MIB))
+        found = {node: round(mib * MIB) for node, mib in self._scrape.fragmented.items()}
+        for node, fragmented in found.items():
+            by_node.add_metric([node], fragmented)
         yield by_node
         yield _gauge(
             "gpu_extender_cluster_gpu_memory_fragmented_bytes",
             "The same, of all nodes together.",
-            round(sum(self._scrape.fragmented.values()) * MIB),
+            sum(found.values()),
         )
 
 

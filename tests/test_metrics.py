@@ -151,3 +151,9 @@ async def test_fragmentation_by_node_and_in_all() -> None:
         assert 'gpu_extender_gpu_memory_fragmented_bytes{node="n"} 4.194304e+08' in text
         assert 'gpu_extender_gpu_memory_fragmented_bytes{node="m"} 4.194304e+08' in text
         assert "gpu_extender_cluster_gpu_memory_fragmented_bytes 8.388608e+08" in text
+
+
+def test_fragmentation_in_all_is_that_of_the_nodes_to_the_byte() -> None:
+    text = Metrics().render(Scrape([], 0, dict.fromkeys("abc", 1 / 3))).decode()
+    assert text.count("} 349525.0\n") == 3
+    assert "gpu_extender_cluster_gpu_memory_fragmented_bytes 1.048575e+06" in text

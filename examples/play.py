@@ -17,6 +17,7 @@ from typing import Any
 import httpx
 
 from extender.cli.simulate import print_outcomes
+from extender.cli.source import DEFAULT_SERVER
 from extender.cli.tables import console
 from extender.core.errors import GpuExtenderError
 from extender.simulator import Cycle, pending
@@ -106,10 +107,11 @@ async def _play(url: str, path: Path) -> None:
         outcomes = [outcome async for outcome in cycle.place_all(pending(snapshot.pods))]
         after = (await client.get("/inspect")).json()
     print_outcomes(outcomes, after)
+    server = "" if url == DEFAULT_SERVER else f" --server {url}"
     console().print(
         f"\nserving on {url}: try\n"
-        f"  .venv/bin/gpu-extender inspect\n"
-        f"  .venv/bin/gpu-extender explain team-foundation/pretrain-next-0\n"
+        f"  .venv/bin/gpu-extender inspect{server}\n"
+        f"  .venv/bin/gpu-extender explain team-foundation/pretrain-next-0{server}\n"
         "Ctrl-C stops it."
     )
 

@@ -21,4 +21,4 @@ def test_says_of_every_pending_pod_where_it_went_or_why_it_waits() -> None:
         f"{pod['metadata']['namespace']}/{pod['metadata']['name']}" for pod in pending(load_snapshot(CLUSTER).pods)
     ]
     assert sorted(placed + waiting) == sorted(wanted)
-    assert f"serving on http://127.0.0.1:{port}" in played.stdout
+    assert f"gpu-extender inspect --server http://127.0.0.1:{port}\n" in played.stdout

@@ -102,10 +102,11 @@ class Adaptive:
         nodes = options.nodes
         kind = options.before(np.minimum(nodes.kind, len(learned.scarcity) - 1))
         taken = options.taken()
+        free = free_gpus(nodes)
         terms = {
             "fragmentation": learned.fragmentation.change(options, taken),
-            "GPUs without CPU": _starved(options, learned.cpu_per_gpu, taken),
-            "free GPUs of its node": options.before(free_gpus(nodes)),
+            "GPUs without CPU": _starved(options, free, learned.cpu_per_gpu, taken),
+            "free GPUs of its node": options.before(free),
         }
         if options.is_share:
             terms["value of its hole"] = _lost(options, learned.holes, kind)
@@ -115,9 +116,9 @@ class Adaptive:
         return terms
 
 
-def _starved(options: Options, cpu_per_gpu: float, taken: Floats) -> Floats:
-    """How many more GPUs CPU can no longer feed."""
-    unfed = free_gpus(options.nodes) - options.cpu / cpu_per_gpu
+def _starved(options: Options, free: Floats, cpu_per_gpu: float, taken: Floats) -> Floats:
+    """How many more GPUs CPU can no longer feed; ``free``: GPUs of each node."""
+    unfed = free - options.cpu / cpu_per_gpu
     before = options.before(np.maximum(0, unfed[0]))
     starved: Floats = np.maximum(0, options.after(unfed) - taken) - before
     return starved
